@@ -1,0 +1,38 @@
+# Two commands need nothing but Python 3.10 or later: `make demo` and `make test`. Both set up .venv by themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+DEMO := demo
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	mkdir -p $(DEMO)
+	$(BIN)/python -m tools.render_room $(DEMO)/room.png --seed 21 --size 480x640
+	$(BIN)/spd-export --seed-checkpoint atto --out engines --name demo --size 256x320 --force
+	$(BIN)/spd-infer $(DEMO)/room.png --points grid:300 --engines engines/demo \
+	    --out $(DEMO)/depth.csv --picture $(DEMO)/depth.png
+	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv $(DEMO) engines/demo
+
+# Made again whenever what it installs has changed. About 5.5 GB: torch for Linux comes with CUDA.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"Python 3.10 or later is needed, $(PYTHON) is {v[0]}.{v[1]}; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	touch $(READY)

@@ -1,0 +1,53 @@
+"""Every error that SPD raises on purpose.
+
+    SPDError
+    ├── InputError          something the caller passed in
+    │   ├── ImageError      an image that cannot be read or has no pixels to use
+    │   └── PointsError     query points that cannot be read, are not finite, or lie outside
+    ├── CheckpointError     weights that are missing, unsafe, or do not fit the model
+    ├── BundleError         a bundle that is missing, incomplete, changed, or from a newer format
+    ├── BackendError        a runtime that was asked for and cannot run here
+    └── ExportError         a graph that cannot be written or is not what the contract says
+        └── ParityError     a graph that does not compute what the model computes
+
+A message says what it got, what was expected and what to do next, on one line, so that the commands can print it as
+it is. Mistakes in SPD itself are `assert`s, never one of these.
+"""
+
+from __future__ import annotations
+
+
+class SPDError(Exception):
+    """Base of all errors above; catch it to catch every refusal of this library."""
+
+
+class InputError(SPDError):
+    """Something the caller passed in cannot be used."""
+
+
+class ImageError(InputError):
+    """An image cannot be read, is too large, or has no usable pixels."""
+
+
+class PointsError(InputError):
+    """Query points cannot be read, are not finite numbers, or lie outside the image."""
+
+
+class CheckpointError(SPDError):
+    """Weights are missing, unsafe to load, or do not fit the model."""
+
+
+class BundleError(SPDError):
+    """A bundle is missing, incomplete, changed since its export, or from a newer format."""
+
+
+class BackendError(SPDError):
+    """A runtime was asked for by name and cannot run here."""
+
+
+class ExportError(SPDError):
+    """A graph cannot be written, or is not what the contract says."""
+
+
+class ParityError(ExportError):
+    """An exported graph does not compute what the model computes."""
