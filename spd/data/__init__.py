@@ -1,0 +1,1 @@
+"""Images and depth to train and check with."""

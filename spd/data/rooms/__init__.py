@@ -1,0 +1,5 @@
+"""Procedural indoor scenes with exact metric depth: to train, to check with, and for pictures."""
+
+from spd.data.rooms.render import Room, render_room, rooms, sense
+
+__all__ = ["Room", "render_room", "rooms", "sense"]

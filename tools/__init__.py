@@ -1,0 +1,1 @@
+"""Tools that are run from a checkout, `python -m tools.<name>`; they are not installed."""
