@@ -7,6 +7,9 @@
     ├── CheckpointError     weights that are missing, unsafe, or do not fit the model
     ├── BundleError         a bundle that is missing, incomplete, changed, or from a newer format
     ├── BackendError        a runtime that was asked for and cannot run here
+    │   ├── CudaError       a CUDA call failed
+    │   │   └── DeviceMemoryError   the GPU, or pinned host memory, is full
+    │   └── TensorRTError   a TensorRT call failed, or a plan is not what the manifest says
     └── ExportError         a graph that cannot be written or is not what the contract says
         └── ParityError     a graph that does not compute what the model computes
 
@@ -43,6 +46,18 @@ class BundleError(SPDError):
 
 class BackendError(SPDError):
     """A runtime was asked for by name and cannot run here."""
+
+
+class CudaError(BackendError):
+    """A CUDA call failed; the message names the call and what it was for."""
+
+
+class DeviceMemoryError(CudaError):
+    """Memory on the GPU, or pinned memory on the host, is used up; says how much was wanted and how much is free."""
+
+
+class TensorRTError(BackendError):
+    """A TensorRT call failed, or a plan is not what the manifest says; the message names the call and the tensor."""
 
 
 class ExportError(SPDError):
