@@ -1,0 +1,1 @@
+"""From a checkpoint to two verified ONNX graphs: deployment form, precision, parity gate, `spd-export`."""

@@ -1,0 +1,191 @@
+"""`spd-export`: from a checkpoint to a verified bundle."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd.cli import Command
+from spd.config import PRESETS, check_size
+from spd.contract import PRECISIONS
+from spd.errors import BackendError
+from spd.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from export.pipeline import Exported
+
+EPILOG = """
+\b
+Examples:
+  spd-export --ckpt model.pt --out engines/
+  spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
+  spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
+
+A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, and
+parity.json, the comparison with the PyTorch model. It appears only if that comparison passes.
+"""
+
+
+class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
+    """`HEIGHTxWIDTH` in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read "480x640" as (480, 640)."""
+        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size: expected HEIGHTxWIDTH in pixels, such as 480x640", param, ctx)
+        height, width = int(match[1]), int(match[2])
+        try:
+            check_size(height, width, PRESETS["tiny"])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return height, width
+
+
+def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None) -> None:
+    """Refuse options that do not name one network, or a checkpoint that is not there.
+
+    Raises:
+        click.UsageError: neither or both of --ckpt and --seed-checkpoint, --preset alone, or no such file.
+    """
+    if (checkpoint is None) == (seeded is None):
+        raise click.UsageError("give either --ckpt FILE or --seed-checkpoint NAME")
+    if preset is not None and checkpoint is None:
+        raise click.UsageError("--preset goes with --ckpt")
+    if checkpoint is not None and not checkpoint.is_file():
+        state = "is a folder" if checkpoint.is_dir() else "does not exist"
+        raise click.UsageError(f"--ckpt {checkpoint} {state}; expected a .pt, .pth or .safetensors file")
+
+
+@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
+@click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Export untrained weights instead.")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that gets the bundle.")
+@click.option("--name", help="Name of the bundle's folder.  [default: <preset>-<H>x<W>]")
+@click.option("--size", type=Size(), default="480x640", show_default=True, help="Size of the encoder's image.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=("fp32", "fp16"),
+    show_default=True,
+    help="Repeatable; fp32, the reference, is always written.",
+)
+@click.option(
+    "--max-points", type=click.IntRange(1, 1 << 20), default=4096, show_default=True, help="Most points per call."
+)
+@click.option("--max-batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Most images per call.")
+@click.option("--opset", type=click.IntRange(18, 23), help="ONNX opset.  [default: 20, or 22 with bf16]")
+@click.option(
+    "--policy", type=click.Path(path_type=Path), help="Modules that stay float32, a file made by spd-calibrate."
+)
+@click.option(
+    "--build",
+    type=click.Choice(("auto", "yes", "no")),
+    default="auto",
+    show_default=True,
+    help="Build TensorRT engines too; auto does where TensorRT and a GPU are.",
+)
+@click.option("--with-routes", is_flag=True, help="Second decoder output: the routed L4 positions of each point.")
+@click.option("--force", is_flag=True, help="Replace a bundle of the same name.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the PyTorch model; the manifest says so.")
+@click.version_option(__version__, prog_name="spd-export")
+def main(**arguments: Any) -> None:
+    """Export an SPD checkpoint to two verified ONNX graphs, an encoder and a decoder."""
+    checkpoint: Path | None = arguments["ckpt"]
+    seeded: str | None = arguments["seed_checkpoint"]
+    preset: str | None = arguments["preset"]
+    check_source(checkpoint, seeded, preset)
+
+    # rich and torch are imported only now: they would make --help take seconds.
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("loading torch"):
+            importlib.import_module("export.pipeline")
+    from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits  # noqa: PLC0415
+    from export.phases import Phases  # noqa: PLC0415
+    from export.pipeline import Options, export_bundle, load_source  # noqa: PLC0415
+    from export.policy import Policy, read_policy  # noqa: PLC0415
+
+    no_engines = _why_no_engines(arguments["build"])
+    bf16 = "bf16" in arguments["precisions"]
+    opset: int = arguments["opset"] or (BF16_OPSET if bf16 else DEFAULT_OPSET)
+    if bf16 and opset < BF16_OPSET:
+        raise click.UsageError(f"--opset {opset} has no bfloat16 Conv; take {BF16_OPSET} or later, or leave out bf16")
+    height, width = arguments["size"]
+    graphs = GraphOptions(
+        height,
+        width,
+        Limits(arguments["max_points"], arguments["max_batch"]),
+        opset,
+        arguments["with_routes"],
+        Policy() if arguments["policy"] is None else read_policy(arguments["policy"]),
+    )
+    options = Options(
+        graphs, arguments["precisions"], arguments["name"], arguments["force"], verify=not arguments["no_verify"]
+    )
+    phases = Phases(console)
+    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
+        source = load_source(checkpoint, seeded, preset)
+    exported = export_bundle(source, arguments["out"], options, phases)
+    _summarise(exported, phases.seconds, console)
+    if no_engines is None:
+        from engines.cli import summarise  # noqa: PLC0415
+        from engines.pipeline import BuildOptions, build_engines  # noqa: PLC0415
+
+        low = tuple(p for p in exported.manifest.precisions if p != "fp32")
+        summarise(build_engines(exported.path, BuildOptions(low or ("fp32",), verify=options.verify), console), console)
+    elif arguments["build"] == "auto":
+        message = f"No TensorRT engines: {no_engines}. On the machine that has both: spd-build {exported.path}"
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def _why_no_engines(build: str) -> str | None:
+    """Why no engine will be built, or None; an error now, before the export, if one must be."""
+    if build == "no":
+        return "not asked for"
+    from engines.pipeline import why_not  # noqa: PLC0415
+
+    reason = why_not()
+    if reason is not None and build == "yes":
+        raise BackendError(f"--build yes: {reason}")
+    return reason
+
+
+def _summarise(exported: Exported, seconds: float, console: Console) -> None:
+    """The table at the end: what was written and how close it is to the model."""
+    from rich.table import Table  # noqa: PLC0415
+
+    manifest = exported.manifest
+    table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
+    for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    for precision in manifest.precisions:
+        sizes = [f"{manifest.files[name].bytes / 1e6:.1f} MB" for name in manifest.graphs[precision].values()]
+        result = next((r for r in exported.parity if r.precision == precision), None)
+        errors = ["not verified"] * 3
+        if result is not None:
+            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", f"{result.shared_routes:.2%}"]
+        table.add_row(precision, *sizes, *errors)
+    console.print(table)
+    if not manifest.verified:
+        console.print("Not verified: nothing proves that these graphs compute what the model computes.", soft_wrap=True)
+    if not manifest.trained:
+        console.print("Untrained weights: the depths mean nothing.", soft_wrap=True)
+    console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

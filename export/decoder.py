@@ -1,0 +1,240 @@
+"""The decoder in deployment form: cache and points to depth, with a quarter of the arithmetic (design 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.layers import Dense, FeedForward, Precision, attend, fold_norm, normalise
+from export.windows import Windows, gather_rows
+from spd.config import OFFSET_FREQUENCIES, PE_FREQUENCIES, STRIDES, WINDOW_SIDES
+from spd.models import SPD
+from spd.models.attention import CrossAttnLayer, TokenCrossAttnLayer
+from spd.models.sampling import fourier, offset_encoding, window_offsets
+
+
+class DeployedDecoder(nn.Module):
+    """Cache and points to depth; the cache's order is that of `spd.contract.cache_tensors`."""
+
+    def __init__(self, model: SPD, height: int, width: int, precision: Precision, with_routes: bool = False) -> None:
+        super().__init__()
+        config = model.config
+        self.b3_layers, self.routed_tokens = config.b3_layers, config.routed_tokens
+        self.with_routes = with_routes
+        self.b1 = QueryEncoder(model, height, width, precision)
+        self.b2 = TokenCrossAttn(model.b2.layers, model.b2.ln_kv, precision.graph)
+        self.b3a = GlobalCrossAttn(model.b3a.layers, precision.graph)
+        self.b3b = GlobalCrossAttn(model.b3b.layers, precision.graph, routing_dtype=precision.wide)
+        self.b5 = FusedDecoder(model, height, width, precision)
+        self.head = Head(model, precision)
+
+    def forward(self, *cache_and_points: Tensor) -> tuple[Tensor, ...]:
+        """Cache, then points (u, v) [B, K, 2] in pixels, to depth in metres [B, K] (and routes, if asked for)."""
+        *cache, points = cache_and_points
+        maps, central, (l4_routed,) = cache[:4], cache[4:7], cache[-1:]
+        keys_values = cache[7:-1]
+        l3_kv, l4_kv = keys_values[: 2 * self.b3_layers], keys_values[2 * self.b3_layers :]
+        h, tokens = self.b1(maps, points)
+        h = self.b2(h, tokens)
+        h, _ = self.b3a(h, l3_kv)
+        h, alpha = self.b3b(h, l4_kv)
+        routes = alpha.topk(self.routed_tokens, dim=-1, sorted=True).indices
+        h = self.b5(h, central, gather_rows(l4_routed, routes), points)
+        depth = self.head(h)
+        return (depth, routes) if self.with_routes else (depth,)
+
+
+class QueryEncoder(nn.Module):
+    """B1 (paper 6.1): the seed h0 and the local tokens, already normalised by LN_kv's statistics."""
+
+    def __init__(self, model: SPD, height: int, width: int, precision: Precision) -> None:
+        super().__init__()
+        b1, dtype, wide = model.b1, precision.graph, precision.wide
+        l1_channels = model.config.neck_channels[0]
+        self.dtype, self.wide = dtype, wide
+        self.eps_kv = model.b2.ln_kv.eps
+        self.r_max = b1.r_max
+        self.centre = WINDOW_SIDES[0] ** 2 // 2
+        sizes = [(height // s, width // s) for s in STRIDES]
+        self.windows = nn.ModuleList(
+            Windows(side, *size, dtype, wide) for side, size in zip(WINDOW_SIDES, sizes, strict=True)
+        )
+        self.learned_window = Windows(1, *sizes[0], dtype, wide)
+        self.image_size = nn.Parameter(torch.tensor([width, height], dtype=wide), requires_grad=False)
+
+        self.w_off = Dense(b1.w_off.weight, b1.w_off.bias, dtype)
+        self.w_q = Dense(b1.w_q.weight, b1.w_q.bias, dtype)
+        w_loc = b1.w_loc.weight.detach().double()
+        self.w_loc = Dense(w_loc[:, :l1_channels], None, dtype)
+        self.w_phi = Dense(w_loc[:, l1_channels:], b1.w_loc.bias, dtype)
+        # phi of the 25 fixed offsets is constant, so W_loc phi + b is a table (rewrite 6).
+        offsets = window_offsets(WINDOW_SIDES[0], torch.zeros(1, dtype=torch.float64))
+        table = offset_encoding(offsets, self.r_max) @ w_loc[:, l1_channels:].T + b1.w_loc.bias.double()
+        self.phi_table = nn.Parameter(table.to(dtype), requires_grad=False)
+
+        rpe = b1.rpe.double()
+        inner = b1.inner_rpe().double()
+        e = b1.e_level.double()
+        self.e_l1 = nn.Parameter(e[0].to(dtype), requires_grad=False)
+        embedding = torch.cat([e[1] + rpe, e[2] + rpe, e[3] + inner])
+        self.embedding = nn.Parameter(embedding.to(dtype), requires_grad=False)
+
+    def forward(self, maps: list[Tensor], points_BK2: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of L1..L4 and points in pixels to h0 [B, K, D] and tokens [B, K, 92, D].
+
+        Token order: 25 fixed L1, 8 learned, 25 L2, 25 L3, 9 L4; attention does not see it.
+        """
+        positions = [points_BK2[:, :, None] / stride for stride in STRIDES]
+        l1, l2, l3, l4 = (
+            window(rows, position)[:, :, 0]
+            for window, rows, position in zip(self.windows, maps, positions, strict=True)
+        )
+        f_BKC = l1[:, :, self.centre]
+        pe_BKE = fourier(2 * math.pi * points_BK2 / self.image_size, PE_FREQUENCIES).to(self.dtype)
+        seed_BKD = self.w_q(torch.cat([f_BKC, pe_BKE], dim=-1))
+
+        reach = torch.tanh(self.w_off(f_BKC).to(self.wide)).unflatten(-1, (-1, 2))
+        learned_BKMC = self.learned_window(maps[0], positions[0] + self.r_max * reach)[:, :, :, 0]
+        phi_BKME = fourier(math.pi * reach, OFFSET_FREQUENCIES).to(self.dtype)
+        fixed_BKND = self.w_loc(l1) + self.phi_table
+        learned_BKMD = self.w_loc(learned_BKMC) + self.w_phi(phi_BKME)
+        local = F.gelu(torch.cat([fixed_BKND, learned_BKMD], dim=2)) + self.e_l1
+        coarse = torch.cat([l2, l3, l4], dim=2) + self.embedding
+        return seed_BKD, normalise(torch.cat([local, coarse], dim=2), self.eps_kv)
+
+
+class TokenCrossAttn(nn.Module):
+    """B2 or the layers of B5: attention of one query over its own tokens, which are never projected."""
+
+    def __init__(self, layers: nn.ModuleList, ln_kv: nn.LayerNorm, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TokenCrossAttnFolded(layer, ln_kv, dtype) for layer in layers)
+
+    def forward(self, h_BKD: Tensor, tokens_BKND: Tensor) -> Tensor:
+        """Queries h [B, K, D] and tokens [B, K, N, D], normalised by LN_kv's statistics, to h [B, K, D]."""
+        for layer in self.layers:
+            h_BKD = layer(h_BKD, tokens_BKND)
+        return h_BKD
+
+
+class TokenCrossAttnFolded(nn.Module):
+    """One layer with W_K moved to the query and W_V behind the mix (rewrites 1 to 3).
+
+    `q . W_K t = (W_K^T q) . t`, and `sum a_j W_V t_j = W_V sum a_j t_j`. The bias of K cancels in the softmax, the bias
+    of V (weights sum to 1) goes through W_O into its bias. LN_kv's affine part is in the folded W_K and W_V.
+    """
+
+    def __init__(self, layer: nn.Module, ln_kv: nn.LayerNorm, dtype: torch.dtype) -> None:
+        super().__init__()
+        assert isinstance(layer, TokenCrossAttnLayer)
+        self.heads, self.eps = layer.heads, layer.ln_q.eps
+        d = layer.w_q.out_features
+        scale = (d // self.heads) ** -0.5
+        weight_q, bias_q = fold_norm(layer.ln_q, layer.w_q.weight, layer.w_q.bias)
+        weight_k, _ = fold_norm(ln_kv, layer.w_k.weight, layer.w_k.bias)
+        weight_v, bias_v = fold_norm(ln_kv, layer.w_v.weight, layer.w_v.bias)
+        weight_o = layer.w_o.weight.double()
+        self.w_q = Dense(weight_q * scale, bias_q * scale, dtype)
+        self.w_k = nn.Parameter(weight_k.view(self.heads, -1, d).detach().to(dtype), requires_grad=False)
+        self.w_v = nn.Parameter(
+            weight_v.view(self.heads, -1, d).transpose(1, 2).contiguous().detach().to(dtype), requires_grad=False
+        )
+        self.w_o = Dense(weight_o, layer.w_o.bias.double() + weight_o @ bias_v, dtype)
+        self.ffn = FeedForward(layer.ln_ff, layer.ffn, dtype)
+
+    def forward(self, h_BKD: Tensor, tokens_BKND: Tensor) -> Tensor:
+        """[B, K, D] and [B, K, N, D] to [B, K, D]."""
+        q_BKHE = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1))
+        q_BKHD = _per_head(q_BKHE, self.w_k)
+        mixed_BKHD = attend(q_BKHD, tokens_BKND, tokens_BKND)
+        h_BKD = h_BKD + self.w_o(_per_head(mixed_BKHD, self.w_v).flatten(2))
+        return self.ffn(h_BKD)
+
+
+def _per_head(x_BKHI: Tensor, weight_HIO: Tensor) -> Tensor:
+    """Each head's own linear map: [B, K, heads, I] and [heads, I, O] to [B, K, heads, O]."""
+    return (x_BKHI.transpose(1, 2) @ weight_HIO).transpose(1, 2)
+
+
+class GlobalCrossAttn(nn.Module):
+    """B3a or B3b over keys and values of the cache (paper 6.3a, 6.3b)."""
+
+    def __init__(self, layers: nn.ModuleList, dtype: torch.dtype, routing_dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        last = len(layers) - 1
+        self.layers = nn.ModuleList(
+            GlobalCrossAttnLayer(layer, dtype, routing_dtype if i == last else None) for i, layer in enumerate(layers)
+        )
+
+    def forward(self, h_BKD: Tensor, keys_values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Queries [B, K, D] and K, V of each layer, [B, heads, N, d_head], to h and alpha-bar [B, K, N] (B3b only)."""
+        alpha = h_BKD
+        for layer, keys, values in zip(self.layers, keys_values[::2], keys_values[1::2], strict=True):
+            h_BKD, alpha = layer(h_BKD, keys, values)
+        return h_BKD, alpha
+
+
+class GlobalCrossAttnLayer(nn.Module):
+    """One layer; with a routing dtype, its scores and softmax are computed in it, because they feed TopK."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype, routing_dtype: torch.dtype | None) -> None:
+        super().__init__()
+        assert isinstance(layer, CrossAttnLayer)
+        self.heads, self.eps = layer.heads, layer.ln_q.eps
+        self.routing_dtype = routing_dtype
+        scale = (layer.w_q.out_features // self.heads) ** -0.5
+        weight_q, bias_q = fold_norm(layer.ln_q, layer.w_q.weight, layer.w_q.bias)
+        self.w_q = Dense(weight_q * scale, bias_q * scale, dtype)
+        self.w_o = Dense(layer.w_o.weight, layer.w_o.bias, dtype)
+        self.ffn = FeedForward(layer.ln_ff, layer.ffn, dtype)
+
+    def forward(self, h_BKD: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [B, K, D], K and V [B, heads, N, d_head], to h and the head-averaged weights [B, K, N] if routing."""
+        q_BHKE = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        alpha_BKN = h_BKD
+        if self.routing_dtype is None:
+            mixed_BHKE = attend(q_BHKE, keys, values)
+        else:
+            scores = q_BHKE.to(self.routing_dtype) @ keys.to(self.routing_dtype).transpose(-1, -2)
+            alpha_BHKN = scores.softmax(dim=-1)
+            alpha_BKN = alpha_BHKN.mean(dim=1)
+            mixed_BHKE = alpha_BHKN.to(values.dtype) @ values
+        h_BKD = h_BKD + self.w_o(mixed_BHKE.transpose(1, 2).flatten(2))
+        return self.ffn(h_BKD), alpha_BKN
+
+
+class FusedDecoder(nn.Module):
+    """B5 (paper 6.5): central tokens are sampled and normalised here, routed ones come normalised."""
+
+    def __init__(self, model: SPD, height: int, width: int, precision: Precision) -> None:
+        super().__init__()
+        b5, dtype = model.b5, precision.graph
+        self.eps_kv2 = b5.ln_kv2.eps
+        self.samples = nn.ModuleList(Windows(1, height // s, width // s, dtype, precision.wide) for s in STRIDES[1:])
+        self.e_central = nn.Parameter(b5.e_central.detach().to(dtype), requires_grad=False)
+        self.attention = TokenCrossAttn(b5.layers, b5.ln_kv2, dtype)
+
+    def forward(self, h_BKD: Tensor, central: list[Tensor], routed_BKRD: Tensor, points_BK2: Tensor) -> Tensor:
+        """h3b [B, K, D] to h5 [B, K, D]; `central` are the maps of L-hat 2..4."""
+        sampled = [
+            sample(rows, points_BK2[:, :, None] / stride)[:, :, 0]
+            for sample, rows, stride in zip(self.samples, central, STRIDES[1:], strict=True)
+        ]
+        central_BK3D = normalise(torch.cat(sampled, dim=2) + self.e_central, self.eps_kv2)
+        return self.attention(h_BKD, torch.cat([central_BK3D, routed_BKRD], dim=2))
+
+
+class Head(nn.Module):
+    """The depth head (paper 6.5); its last layer and exp are float32."""
+
+    def __init__(self, model: SPD, precision: Precision) -> None:
+        super().__init__()
+        self.w_r1 = Dense(model.b5.w_r1.weight, model.b5.w_r1.bias, precision.graph)
+        self.w_r2 = Dense(model.b5.w_r2.weight, model.b5.w_r2.bias, precision.wide)
+
+    def forward(self, h_BKD: Tensor) -> Tensor:
+        """h5 [B, K, D] to depth in metres [B, K]."""
+        return self.w_r2(F.gelu(self.w_r1(h_BKD))).squeeze(-1).exp()

@@ -1,0 +1,212 @@
+"""The two ONNX graphs: traced from the deployment form, made small and readable (design 3, 4)."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import torch
+from torch import Tensor, nn
+
+from export.decoder import DeployedDecoder
+from export.encoder import DeployedEncoder
+from export.layers import Precision
+from export.policy import Policy, check_policy, compute_in
+from spd.contract import DTYPES, TensorSpec, contract
+from spd.errors import ExportError
+from spd.models import SPD
+from spd.version import __version__
+
+OPSETS = (18, 23)
+"""Smallest and largest opset to export. torch traces at 18; from 20 on, GELU is one node."""
+
+DEFAULT_OPSET = 20
+BF16_OPSET = 22
+"""The first opset whose Conv takes bfloat16."""
+IR_VERSION = 10
+"""ONNX IR version, the one of opset 21: read by ONNX Runtime from 1.18 on."""
+
+# Traced at 2 images and 3 points: a size of 1 would be burnt into the graph.
+TRACE_BATCH, TRACE_POINTS = 2, 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest sizes of the dynamic dimensions."""
+
+    max_points: int = 4096
+    max_batch: int = 8
+
+
+@dataclass(frozen=True)
+class GraphPair:
+    """Both graphs in one precision."""
+
+    encoder: ir.Model
+    decoder: ir.Model
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """The torch dtype of a precision: fp32, fp16 or bf16."""
+    dtype = getattr(torch, DTYPES[precision])
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What the graphs shall be, besides their precision."""
+
+    height: int = 480
+    """Height of the encoder's image, pixels."""
+    width: int = 640
+    """Width of the encoder's image, pixels."""
+    limits: Limits = field(default_factory=Limits)
+    opset: int = DEFAULT_OPSET
+    """ONNX opset of the graphs."""
+    with_routes: bool = False
+    """Give the decoder the second output `routes`."""
+    policy: Policy = field(default_factory=Policy)
+    """Modules that stay float32 in the other precisions."""
+
+
+def deployed(model: SPD, dtype: torch.dtype, options: GraphOptions) -> tuple[DeployedEncoder, DeployedDecoder]:
+    """The deployment form of a model in a dtype, with the policy's modules in float32.
+
+    Raises:
+        ExportError: the policy names a module that is not there.
+    """
+
+    def build(types: Precision) -> tuple[DeployedEncoder, DeployedDecoder]:
+        return (
+            DeployedEncoder(model, types).eval(),
+            DeployedDecoder(model, options.height, options.width, types, options.with_routes).eval(),
+        )
+
+    encoder, decoder = build(Precision.of(dtype))
+    check_policy(options.policy, encoder, decoder)
+    if options.policy.float32_modules and dtype in (torch.float16, torch.bfloat16):
+        exact_encoder, exact_decoder = build(Precision.of(torch.float32))
+        compute_in(encoder, exact_encoder, options.policy.of("encoder"), torch.float32, dtype)
+        compute_in(decoder, exact_decoder, options.policy.of("decoder"), torch.float32, dtype)
+    return encoder, decoder
+
+
+def build_graphs(model: SPD, precision: str, options: GraphOptions) -> GraphPair:
+    """Trace both graphs of a model.
+
+    Raises:
+        ExportError: torch cannot trace the model, a dimension that must be dynamic is not, or the policy does not fit.
+    """
+    tensors = contract(model.config, options.height, options.width, options.with_routes)
+    dtype, limits, opset = torch_dtype(precision), options.limits, options.opset
+    encoder, decoder = deployed(model, dtype, options)
+    encoder_ir = _trace(encoder, "spd_encoder", tensors.encoder_inputs, tensors.encoder_outputs, dtype, limits, opset)
+    decoder_ir = _trace(decoder, "spd_decoder", tensors.decoder_inputs, tensors.decoder_outputs, dtype, limits, opset)
+    return GraphPair(encoder_ir, decoder_ir)
+
+
+def example(spec: TensorSpec, dtype: torch.dtype, batch: int, points: int = TRACE_POINTS) -> Tensor:
+    """Zeros with the shape and dtype of a graph input."""
+    return torch.zeros(
+        spec.resolved(batch, points), dtype=dtype if spec.dtype == "graph" else getattr(torch, spec.dtype)
+    )
+
+
+def _trace(
+    module: nn.Module,
+    name: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    dtype: torch.dtype,
+    limits: Limits,
+    opset: int,
+) -> ir.Model:
+    dims = {
+        "B": torch.export.Dim("B", min=1, max=max(limits.max_batch, TRACE_BATCH)),
+        "K": torch.export.Dim("K", min=1, max=max(limits.max_points, TRACE_POINTS)),
+    }
+    dynamic = [{axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in inputs]
+    args = tuple(example(spec, dtype, TRACE_BATCH) for spec in inputs)
+    with warnings.catch_warnings():
+        # torch warns that inputs share the dimension B, which is what the contract says, and of its own deprecations.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            args,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            # A module that takes *args has one parameter, so the shapes are one tuple within the tuple.
+            dynamic_shapes=(tuple(dynamic),) if len(inputs) > 1 else tuple(dynamic),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    _tidy(model, name)
+    _check_interface(model, inputs, outputs, dtype)
+    return model
+
+
+def _tidy(model: ir.Model, name: str) -> None:
+    """Share what is equal, drop what is dead, name nodes by their place in the model, drop traces of this machine."""
+    _name_by_scope(model)
+    unlimited = 1 << 40
+    for tidy in (
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.DeduplicateInitializersPass(size_limit=unlimited),
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.TopologicalSortPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    ):
+        tidy(model)
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "spd-depth", __version__
+    model.graph.name = name
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()  # the pass above leaves torch's notes on initialisers
+
+
+def _name_by_scope(model: ir.Model) -> None:
+    """Call nodes and their outputs `b2/layers/0/ffn/fc1/MatMul`, and initialisers by their parameter's path."""
+    graph_outputs = set(model.graph.outputs)
+    seen: Counter[str] = Counter()
+    for node in model.graph:
+        # torch notes the module paths, outermost first: "['', 'b2', 'b2.layers.0', 'matmul']".
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        scope = scopes[-2] if len(scopes) > 1 else ""
+        if scope.startswith("_"):  # sizes of the inputs, which torch puts in a scope of its own
+            scope = "shape"
+        base = "/".join([*scope.split("."), node.op_type]) if scope else node.op_type
+        seen[base] += 1
+        node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
+        for i, output in enumerate(node.outputs):
+            if output not in graph_outputs:
+                output.name = node.name if i == 0 else f"{node.name}:{i}"
+
+
+def _check_interface(
+    model: ir.Model, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], dtype: torch.dtype
+) -> None:
+    """Compare names, dtypes and shapes of the graph with the contract."""
+    for specs, values in ((inputs, model.graph.inputs), (outputs, model.graph.outputs)):
+        if [spec.name for spec in specs] != [value.name for value in values]:
+            raise ExportError(f"{model.graph.name} has tensors {[v.name for v in values]}, the contract others")
+        for spec, value in zip(specs, values, strict=True):
+            wanted = str(dtype).removeprefix("torch.") if spec.dtype == "graph" else spec.dtype
+            assert value.dtype is not None
+            assert value.shape is not None
+            shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
+            got = str(value.dtype.numpy())
+            if shape != spec.shape or got != wanted:
+                raise ExportError(
+                    f"{model.graph.name}: {spec.name} is {got} {list(shape)}, the contract says "
+                    f"{wanted} {list(spec.shape)}; a dimension was fixed while tracing"
+                )

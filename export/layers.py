@@ -1,0 +1,84 @@
+"""Layers of the deployment form: folded weights, no dropout, the dtype of every tensor explicit (design 4, 5).
+
+Each layer takes the literal layer and folds it in float64, then rounds once to the graph's dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The dtypes of one graph: `graph` for bulk arithmetic, `wide` for the float32 islands (design 5)."""
+
+    graph: torch.dtype
+    wide: torch.dtype
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Precision:
+        """float16 and bfloat16 graphs have float32 islands; float32 and float64 graphs are uniform."""
+        return cls(dtype, torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+class Dense(nn.Module):
+    """`x W + b` with W stored [in, out], as ONNX MatMul reads it."""
+
+    def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = _constant(weight_oi.detach().double().T.contiguous(), dtype)
+        self.bias = None if bias_o is None else _constant(bias_o.detach().double(), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] to [..., out], computed in the dtype of the weights."""
+        y = x.to(self.weight.dtype) @ self.weight
+        return y if self.bias is None else y + self.bias
+
+
+def normalise(x: Tensor, eps: float) -> Tensor:
+    """LayerNorm without its affine part, which is folded into the layer behind it; statistics are float32."""
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
+def fold_norm(ln: nn.LayerNorm, weight_oi: Tensor, bias_o: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`W (g x + b) + c` as one linear map of x: the affine part of a LayerNorm goes into the map behind it.
+
+    Returns:
+        Weight [out, in] and bias [out], float64.
+    """
+    weight, gain, shift = weight_oi.double(), ln.weight.double(), ln.bias.double()
+    bias = weight @ shift
+    return weight * gain, bias if bias_o is None else bias + bias_o.double()
+
+
+class FeedForward(nn.Module):
+    """`x + W2 GELU(W1 LN(x))`, the second half of every Pre-LN layer."""
+
+    def __init__(self, ln: nn.LayerNorm, ffn: nn.Sequential, dtype: torch.dtype) -> None:
+        super().__init__()
+        first, second = ffn[0], ffn[-1]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(second, nn.Linear)
+        self.eps = ln.eps
+        self.fc1 = Dense(*fold_norm(ln, first.weight, first.bias), dtype)
+        self.fc2 = Dense(second.weight, second.bias, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] to [..., C]."""
+        return x + self.fc2(F.gelu(self.fc1(normalise(x, self.eps))))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention [..., Q, D], [..., N, D], [..., N, E] to [..., Q, E]; the scale is already in q.
+
+    MatMul, Softmax, MatMul with nothing between: the pattern that TensorRT and ONNX Runtime turn into one kernel.
+    """
+    return (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+
+
+def _constant(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(value.to(dtype), requires_grad=False)

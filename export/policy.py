@@ -1,0 +1,113 @@
+"""Precision policies: which modules of a float16 or bfloat16 graph stay float32, besides the islands (design 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.decoder import TokenCrossAttnFolded
+from export.encoder import GRN, Block, Conv, SelfAttentionLayer
+from export.layers import Dense, FeedForward
+from spd.errors import ExportError
+
+FORMAT = "spd-policy"
+FORMAT_VERSION = 1
+
+# Modules that take tensors of the graph's dtype and give one: they can be computed in float32 between two casts.
+_KINDS = (Block, GRN, Conv, SelfAttentionLayer, TokenCrossAttnFolded, FeedForward, Dense)
+
+# Float32 in every graph (design 5): casting its output back would round the log-depth.
+_ISLANDS = ("head.w_r2",)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Modules that stay float32, by their path: `encoder.stages.0.blocks.1.grn`, `decoder.b2.layers.0.ffn`."""
+
+    float32_modules: tuple[str, ...] = ()
+
+    def of(self, graph: str) -> list[str]:
+        """Paths within one graph's module, outermost only: a module inside another that stays float32 does too."""
+        paths = sorted(name.removeprefix(f"{graph}.") for name in self.float32_modules if name.startswith(f"{graph}."))
+        return [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        ExportError: it is not there, not a policy, or from a newer format.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}; make a policy with spd-calibrate") from error
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{path} is not JSON ({error}); make a policy with spd-calibrate") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ExportError(f"{path} is not a precision policy; make one with spd-calibrate")
+    version, modules = document.get("format_version"), document.get("float32_modules")
+    if type(version) is not int or version > FORMAT_VERSION:
+        raise ExportError(f"{path} has format version {version!r}, this spd-depth reads up to {FORMAT_VERSION}")
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
+        raise ExportError(f"{path}: float32_modules is {modules!r}, expected a list of module paths")
+    return Policy(tuple(modules))
+
+
+def policy_document(policy: Policy, **details: Any) -> dict[str, Any]:
+    """What a policy file holds; `details` are for people."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "float32_modules": list(policy.float32_modules),
+        **details,
+    }
+
+
+def lowerable_modules(module: nn.Module) -> list[str]:
+    """Paths of the submodules that a policy may name, in the order in which they are defined."""
+    return [path for path, sub in module.named_modules() if isinstance(sub, _KINDS) and path not in _ISLANDS]
+
+
+def check_policy(policy: Policy, encoder: nn.Module, decoder: nn.Module) -> None:
+    """Refuse a policy that names modules which are not there.
+
+    Raises:
+        ExportError: names them.
+    """
+    known = {
+        f"{graph}.{path}" for graph, m in (("encoder", encoder), ("decoder", decoder)) for path in lowerable_modules(m)
+    }
+    unknown = sorted(set(policy.float32_modules) - known)
+    if unknown:
+        raise ExportError(
+            f"the policy names {len(unknown)} modules that this network has not, such as {unknown[0]}; "
+            "make a policy for it with spd-calibrate"
+        )
+
+
+def compute_in(
+    module: nn.Module, other: nn.Module, paths: Iterable[str], inside: torch.dtype, outside: torch.dtype
+) -> None:
+    """Replace submodules of `module` by those of `other`, which compute in `inside` between casts from `outside`.
+
+    Both are the same deployment form in different dtypes; `other` gives its submodules away.
+    """
+
+    def enter(_module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(x.to(inside) if x.is_floating_point() else x for x in inputs)
+
+    def leave(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output.to(outside)
+
+    for path in paths:
+        submodule = other.get_submodule(path)
+        submodule.register_forward_pre_hook(enter)
+        submodule.register_forward_hook(leave)
+        module.set_submodule(path, submodule)

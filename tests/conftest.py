@@ -1,0 +1,65 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from export.publish import tool_versions
+
+pytest_plugins = ["stand_ins.fixtures"]
+
+# 5 x 6 = 30 L4 cells, so that choosing 20 of them is a choice; 128x160 has exactly 20.
+SMALL_HEIGHT, SMALL_WIDTH = 160, 192
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of sample photos beside the checkout; skips where there is none."""
+    folder = Path(__file__).parents[1] / ".." / "shared" / "samples"
+    if not folder.is_dir():
+        pytest.skip("the sample photos (../shared/samples) are not here")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def exported(request: pytest.FixtureRequest) -> Path:
+    """A bundle of untrained atto in all precisions, made by the real command; do not write to it.
+
+    It takes a minute to make, so pytest's cache keeps it for as long as nothing that it is made from changes.
+    """
+    cache = request.config.cache
+    assert cache is not None
+    folder = Path(cache.mkdir("exported")) / _source_hash()
+    name = f"atto-{SMALL_HEIGHT}x{SMALL_WIDTH}"
+    if not (folder / name).is_dir():
+        for old in folder.parent.iterdir():
+            if time.time() - old.stat().st_mtime > 24 * 3600:  # a younger one may be another run's
+                shutil.rmtree(old, ignore_errors=True)
+        command = [sys.executable, "-m", "export.cli", "--seed-checkpoint", "atto", "--out", str(folder)]
+        command += ["--size", f"{SMALL_HEIGHT}x{SMALL_WIDTH}", "--max-points", "512", "--with-routes"]
+        command += ["--precision", "fp16", "--precision", "bf16"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    return folder / name
+
+
+def _source_hash() -> str:
+    """Hash of the sources that decide what an export writes, and of the packages that it uses."""
+    root = Path(__file__).parents[1]
+    sources = [*root.glob("export/*.py"), *root.glob("spd/*.py"), *root.glob("spd/models/*.py")]
+    digest = hashlib.sha256(repr(tool_versions()).encode())
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the exported bundle that a test may damage."""
+    return Path(shutil.copytree(exported, tmp_path / "engines" / exported.name))
