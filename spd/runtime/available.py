@@ -1,0 +1,40 @@
+"""Whether a backend can run on this machine at all, whatever the bundle: what `spd-doctor` and `auto` both go by."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from spd.errors import BackendError
+
+TORCH_PACKAGES = ("torch", "timm", "safetensors")
+
+
+def unavailable(backend: str) -> str | None:
+    """Why a backend of `spd.runtime.BACKENDS` cannot run here, or None. Heavy packages are looked for, not imported."""
+    if backend == "tensorrt":
+        return _tensorrt()
+    if backend == "torch":
+        missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
+        return f"{', '.join(missing)} missing: pip install 'spd-depth[export]'" if missing else None
+    return _onnxruntime(cuda=backend == "onnxruntime-cuda")
+
+
+def _tensorrt() -> str | None:
+    from spd.runtime.cuda import current_target  # noqa: PLC0415 - for those who ask for TensorRT only
+
+    try:
+        current_target()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _onnxruntime(cuda: bool) -> str | None:
+    if find_spec("onnxruntime") is None:
+        return "onnxruntime is missing: pip install spd-depth"
+    try:
+        from spd.runtime.onnx_runtime import cuda_unavailable  # noqa: PLC0415 - 0.1 s
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"onnxruntime cannot be loaded ({reason}); install it again"
+    return cuda_unavailable() if cuda else None

@@ -1,0 +1,61 @@
+"""What a backend does: compute the two halves of the network on one device."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd.contract import DTYPES, Contract, TensorSpec
+
+_ITEM_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int64": 8}
+
+
+class Backend(ABC):
+    """Encoder and decoder of one model on one device.
+
+    The cache is whatever the backend wants it to be; it stays on the device until the last reference to it goes.
+    """
+
+    name: str
+    """As in `spd.load(backend=...)`."""
+    precision: str
+    """fp32, fp16 or bf16."""
+    height: int
+    """Height of the images it takes, pixels."""
+    width: int
+    """Width of the images it takes, pixels."""
+    max_points: int
+    """Most points in one call of `decode`."""
+    cache_bytes: int | None = None
+    """Bytes of one cache on the device; None if not known."""
+
+    @abstractmethod
+    def encode(self, image: NDArray[np.uint8]) -> Any:
+        """Encode an RGB image, uint8 [1, height, width, 3], to its cache."""
+
+    @abstractmethod
+    def decode(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Depth in metres, float32 [1, K], of points (u, v), float32 [1, K, 2], in pixels of the backend's image."""
+
+    def release(self, cache: Any) -> None:
+        """Give back the memory of a cache that will not be used again; by default its last reference does."""
+        return
+
+    def close(self) -> None:
+        """Give back what the backend holds; caches that are still referenced keep theirs and stay usable."""
+        return
+
+
+def nbytes_of(spec: TensorSpec, precision: str, points: int = 0) -> int:
+    """Bytes of a tensor for one image in a graph of a precision; `points` is K."""
+    dtype = DTYPES[precision] if spec.dtype == "graph" else spec.dtype
+    return math.prod(spec.resolved(1, points)) * _ITEM_BYTES[dtype]
+
+
+def cache_nbytes(tensors: Contract, precision: str) -> int:
+    """Bytes of the cache of one image."""
+    return sum(nbytes_of(spec, precision) for spec in tensors.encoder_outputs)

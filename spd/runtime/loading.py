@@ -1,0 +1,134 @@
+"""`load`: from a path to a model on the best backend that works here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from spd.bundle import Bundle, open_bundle
+from spd.contract import PRECISIONS
+from spd.errors import BackendError
+from spd.runtime.backend import Backend
+from spd.runtime.model import Model
+from spd.runtime.residency import parse_bytes
+
+BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "torch")
+"""In the order in which `auto` tries them."""
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+DEFAULT_SIZE = (480, 640)
+
+logger = logging.getLogger("spd")
+
+
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    *,
+    precision: str | None = None,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    threads: int | None = None,
+    cache_budget: int | str | None = None,
+) -> Model:
+    """Load a bundle, or a checkpoint for the torch backend.
+
+    Args:
+        path: a bundle, a folder that holds exactly one, or a checkpoint (.pt, .pth, .safetensors).
+        backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
+            before it, is in `Model.backend` and `Model.notes` and logged at level info. A backend asked for by name is
+            used or is an error, never replaced.
+        precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT takes
+            bf16 before fp32 if there are engines for it.
+        size: height and width in pixels for a checkpoint; a bundle has its own.
+        threads: CPU threads for one call on onnxruntime-cpu, all cores by default.
+        cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
+            least recently used are evicted, and encoded again when they are next queried; their images are kept on the
+            host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete, changed, or from a newer format.
+        CheckpointError: the checkpoint cannot be used.
+        BackendError: the backend cannot run here, or there is no such backend, precision or number of threads.
+        InputError: the budget is not a size, or less than one scene takes.
+    """
+    path = Path(path)
+    budget = None if cache_budget is None else parse_bytes(cache_budget)
+    if backend not in ("auto", *BACKENDS):
+        raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
+    if precision not in (None, *PRECISIONS):
+        raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
+    if path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir():
+        return _load_checkpoint(path, backend, precision, size, budget)
+    bundle = open_bundle(path)
+    notes: list[str] = []
+    makers: dict[str, Callable[[], Backend]] = {
+        "tensorrt": lambda: _tensorrt(bundle, precision, notes),
+        "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
+        "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
+        "torch": lambda: _torch_from_bundle(bundle),
+    }
+    if backend != "auto":
+        return Model(makers[backend](), bundle.manifest, notes, budget)
+    for name in BACKENDS:
+        try:
+            model = Model(makers[name](), bundle.manifest, notes, budget)
+        except BackendError as error:
+            logger.info("%s not used: %s", name, error)
+            notes.append(str(error))
+        else:
+            logger.info("%s %s is used for %s", name, model.precision, bundle.path)
+            return model
+    raise BackendError(f"no backend can run {bundle.path} here: {'; '.join(notes)}")
+
+
+def _load_checkpoint(
+    path: Path, backend: str, precision: str | None, size: tuple[int, int], budget: int | None
+) -> Model:
+    if backend not in ("auto", "torch"):
+        raise BackendError(
+            f"{backend} runs bundles, but {path} is a checkpoint; export it: spd-export --ckpt {path} --out engines/"
+        )
+    if precision not in (None, "fp32"):
+        raise BackendError(f"the torch backend runs fp32, not {precision}; export a bundle for other precisions")
+    missing = [package for package in ("torch", "timm", "safetensors") if find_spec(package) is None]
+    if missing:
+        raise BackendError(f"{path} is a checkpoint, which needs {', '.join(missing)}: pip install 'spd-depth[export]'")
+    from spd.runtime.torch_model import TorchBackend  # noqa: PLC0415 - torch and timm take seconds to import
+
+    return Model(TorchBackend(path, size), None, [], budget)
+
+
+def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
+    if find_spec("onnxruntime") is None:
+        raise BackendError(f"{name} cannot run here: onnxruntime is missing; pip install spd-depth")
+    if name == "onnxruntime-cpu" and precision == "bf16":
+        raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    try:
+        from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415 - 0.1 s that checkpoints do not need
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library is loaded
+            raise KeyboardInterrupt from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(
+            f"{name} cannot run here: onnxruntime cannot be loaded ({reason}); install it again"
+        ) from error
+
+    if precision is None:
+        half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
+        precision = "fp16" if half_is_best else "fp32"
+    return OnnxRuntimeBackend(bundle, name, precision, threads)
+
+
+def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backend:
+    from spd.runtime.tensorrt_backend import TensorRTBackend, plan_records  # noqa: PLC0415 - as above
+
+    plan_records(bundle, precision)  # before anything is imported that may be missing
+    return TensorRTBackend(bundle, precision, notes)
+
+
+def _torch_from_bundle(bundle: Bundle) -> Backend:
+    raise BackendError(f"torch runs checkpoints, but {bundle.path} is a bundle; give the .pt or .safetensors file")

@@ -1,0 +1,117 @@
+"""Bundles on ONNX Runtime, CPU or CUDA. The cache is kept as device values that never visit the host."""
+
+from __future__ import annotations
+
+import io
+import logging
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from spd.bundle import Bundle
+from spd.errors import BackendError
+from spd.runtime.backend import Backend, cache_nbytes
+from spd.runtime.devices import cuda_missing
+
+PROVIDERS = {"onnxruntime-cpu": "CPUExecutionProvider", "onnxruntime-cuda": "CUDAExecutionProvider"}
+
+logger = logging.getLogger("spd")
+
+
+class OnnxRuntimeBackend(Backend):
+    """Both graphs of a bundle in ONNX Runtime sessions, which are safe to run from several threads."""
+
+    def __init__(self, bundle: Bundle, name: str, precision: str, threads: int | None) -> None:
+        """Load the graphs.
+
+        Args:
+            bundle: where the graphs are.
+            name: onnxruntime-cpu or onnxruntime-cuda.
+            precision: fp32, fp16 or bf16.
+            threads: CPU threads for one call, all cores by default.
+
+        Raises:
+            BackendError: the provider cannot run here.
+            BundleError: a graph is missing or changed.
+        """
+        self.name, self.precision = name, precision
+        self.height, self.width = bundle.manifest.height, bundle.manifest.width
+        self.max_points = bundle.manifest.max_points
+        self.cache_bytes = cache_nbytes(bundle.manifest.contract, precision)
+        self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
+        if self._device == "cuda":
+            reason = cuda_unavailable()
+            if reason is not None:
+                raise BackendError(f"onnxruntime-cuda cannot run here: {reason}")
+            _preload()
+        self._encoder = self._session(bundle, "encoder", threads)
+        self._decoder = self._session(bundle, "decoder", threads)
+        self._cache_names = [output.name for output in self._encoder.get_outputs()]
+
+    def encode(self, image: NDArray[np.uint8]) -> dict[str, Any]:
+        """As in `Backend`."""
+        binding = self._encoder.io_binding()
+        binding.bind_cpu_input("image", image)
+        for name in self._cache_names:
+            binding.bind_output(name, self._device)
+        self._run(self._encoder, binding)
+        return dict(zip(self._cache_names, binding.get_outputs(), strict=True))
+
+    def decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As in `Backend`."""
+        binding = self._decoder.io_binding()
+        for name, value in cache.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_cpu_input("points", points)
+        binding.bind_output("depth", "cpu")
+        self._run(self._decoder, binding)
+        depth: NDArray[np.float32] = binding.get_outputs()[0].numpy()
+        return depth
+
+    def _run(self, session: Any, binding: Any) -> None:
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:  # its exceptions share no base class
+            raise BackendError(f"{self.name} failed: {_line(error)}") from error
+
+    def _session(self, bundle: Bundle, graph: str, threads: int | None) -> Any:
+        path = bundle.graph(graph, self.precision)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only; a warning per cast that it inserts helps nobody
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        provider = PROVIDERS[self.name]
+        try:
+            # Without a fallback of its own, which it would announce on stdout, where results go.
+            session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        except Exception as error:
+            raise BackendError(f"{self.name} cannot load {path}: {_line(error)}") from error
+        if session.get_providers()[0] != provider:
+            raise BackendError(
+                f"{self.name} cannot run here: ONNX Runtime {onnxruntime.__version__} fell back to "
+                f"{session.get_providers()[0]}; its CUDA and cuDNN versions must match those installed"
+            )
+        return session
+
+
+def cuda_unavailable() -> str | None:
+    """Why ONNX Runtime cannot use a GPU here, or None."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return f"this onnxruntime {onnxruntime.__version__} is built without CUDA; pip install onnxruntime-gpu"
+    return cuda_missing()
+
+
+def _preload() -> None:
+    """Find CUDA and cuDNN in the nvidia-* packages that torch or onnxruntime-gpu[cuda,cudnn] brought along."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):  # it prints what it does not find; stdout is for results
+        onnxruntime.preload_dlls()
+    for line in printed.getvalue().splitlines():
+        logger.info("onnxruntime: %s", line)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

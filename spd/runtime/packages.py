@@ -1,0 +1,49 @@
+"""The optional packages of the TensorRT runtime, imported on first use or refused with what to install."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from spd.errors import BackendError
+
+OLDEST_TENSORRT = (10, 13)
+"""The first version that takes strongly typed networks in the way version 11 does."""
+BEYOND_TENSORRT = (12,)
+
+INSTALL = "pip install 'spd-depth[tensorrt]'"
+
+
+def import_tensorrt() -> Any:
+    """The module `tensorrt`.
+
+    Raises:
+        BackendError: it is missing, cannot be loaded, or is a version that SPD is not written for.
+    """
+    trt = _import("tensorrt")
+    found = tuple(int(number) for number in re.findall(r"\d+", trt.__version__)[:2])
+    if not OLDEST_TENSORRT <= found < BEYOND_TENSORRT:
+        raise BackendError(
+            f"TensorRT {trt.__version__} is not supported: expected 10.13 or later, before 12; {INSTALL}"
+        )
+    return trt
+
+
+def import_cuda(name: str) -> Any:
+    """A module of cuda-core or cuda-bindings, such as `cuda.core`; `spd.runtime.cuda` alone uses them.
+
+    Raises:
+        BackendError: it is missing or cannot be loaded.
+    """
+    return _import(name)
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise BackendError(f"{name} is missing: {INSTALL}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # a library that it links is missing or another version
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"{name} cannot be loaded ({reason}); install it again: {INSTALL}") from error

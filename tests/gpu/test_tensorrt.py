@@ -1,0 +1,208 @@
+"""TensorRT on a real GPU: engines built and proven by the command, then queried through `spd.load`.
+
+Run them with `python -m pytest tests/gpu`. Building takes minutes, once per run.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import spd
+from spd.bundle import open_bundle
+from spd.data.rooms import render_room
+from spd.errors import BackendError, TensorRTError
+from spd.runtime import Model
+from spd.runtime.backend import cache_nbytes
+from spd.runtime.cuda import Gpu, current_target
+
+
+def reason() -> str | None:
+    """Why there is nothing to test here."""
+    try:
+        current_target()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+REASON = reason()
+pytestmark = [
+    pytest.mark.skipif(REASON is not None, reason=f"TensorRT: {REASON}"),
+    pytest.mark.timeout(1800),  # the first test builds six engines
+]
+
+RELATIVE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
+"""The gate's tolerances; float32 kernels of a GPU add up in another order than those of the CPU."""
+PRECISIONS = tuple(RELATIVE)
+
+
+@pytest.fixture(scope="module")
+def engines(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported bundle with engines of all precisions, built by `spd-build` with its own proof."""
+    folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("engines") / exported.name))
+    command = [sys.executable, "-m", "engines.cli", str(folder), "--buckets", "16,64,256"]
+    command += [argument for precision in PRECISIONS for argument in ("--precision", precision)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[Gpu]:
+    """For asking how much memory is free."""
+    opened = Gpu()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def cpu(exported: Path) -> Iterator[Model]:
+    with spd.load(exported, backend="onnxruntime-cpu", precision="fp32") as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def model(engines: Path) -> Iterator[Model]:
+    with spd.load(engines) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def rooms() -> list[NDArray[np.uint8]]:
+    return [render_room(seed, 160, 192).image for seed in (3, 4, 5)]
+
+
+@pytest.fixture(scope="module")
+def points() -> NDArray[np.float64]:
+    """[700, 2], more than the bundle takes at once."""
+    return np.random.default_rng(0).random((700, 2)) * (192, 160)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_depths_are_those_of_the_cpu(engines: Path, cpu: Model, rooms, points, precision: str) -> None:
+    with spd.load(engines, backend="tensorrt", precision=precision) as loaded:
+        assert (loaded.backend, loaded.precision) == ("tensorrt", precision)
+        for room in rooms[:2]:
+            scene, expected = loaded.encode(room), cpu.encode(room).depth(points)
+            for _ in range(3):  # plain, captured, launched
+                np.testing.assert_allclose(scene.depth(points), expected, rtol=RELATIVE[precision])
+        assert loaded.notes == [], "CUDA graphs were captured"
+
+
+def test_auto_takes_fp16(model: Model) -> None:
+    assert (model.backend, model.precision) == ("tensorrt", "fp16")
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 64, 65, 256, 257, 512, 513])
+def test_every_count_of_points(model: Model, cpu: Model, rooms, points, count: int) -> None:
+    expected = cpu.encode(rooms[0]).depth(points[:count])
+    scene = model.encode(rooms[0])
+    for _ in range(3):
+        np.testing.assert_allclose(scene.depth(points[:count]), expected, rtol=RELATIVE["fp16"])
+
+
+def test_a_slot_is_reused_without_a_trace_of_the_scene_before(model: Model, rooms, points) -> None:
+    answers = []
+    for room in (rooms[0], rooms[1], rooms[0]):
+        with model.encode(room) as scene:
+            answers.append([scene.depth(points[:100]) for _ in range(3)])
+    np.testing.assert_array_equal(answers[0][2], answers[2][2])
+    assert np.abs(answers[0][2] / answers[1][2] - 1).max() > 0.01
+
+
+def test_only_points_and_depths_travel(model: Model, rooms, points) -> None:
+    """By the profiler's account, once the graph is captured."""
+    profiler = pytest.importorskip("torch.profiler", reason="asks torch's profiler what was copied")
+    scene = model.encode(rooms[0])
+    for _ in range(3):
+        scene.depth(points[:64])
+    with profiler.profile(activities=[profiler.ProfilerActivity.CUDA]) as profile:
+        scene.depth(points[:64])
+    copies = [event.name for event in profile.events() if "Memcpy" in event.name]
+    if not copies:
+        pytest.skip("torch's profiler sees no copies here (CUPTI is missing or in use)")
+    assert sum("HtoD" in name for name in copies) == 1
+    assert sum("DtoH" in name for name in copies) == 1
+
+
+def test_memory_does_not_grow_in_ten_thousand_queries(model: Model, gpu: Gpu, rooms, points) -> None:
+    """Of changing size, on scenes that come and go; less than one cache may be missing at the end."""
+    counts = [1, 16, 40, 64, 200, 256, 300]
+
+    def query(times: int) -> None:
+        for i in range(times // 100):
+            with model.encode(rooms[i % 3]) as scene:
+                for j in range(100):
+                    assert len(scene.depth(points[: counts[(i + j) % len(counts)]])) == counts[(i + j) % len(counts)]
+
+    query(1000)
+    before = gpu.free_bytes
+    query(10_000)
+    assert model.manifest is not None
+    assert before - gpu.free_bytes < cache_nbytes(model.manifest.contract, "fp16")
+
+
+def test_closed_models_give_back_gpu_memory(engines: Path, gpu: Gpu, rooms, points) -> None:
+    def once() -> None:
+        with spd.load(engines) as loaded:
+            scenes = [loaded.encode(room) for room in rooms]
+            for scene in scenes:
+                scene.depth(points)
+                scene.depth(points)
+
+    once()
+    gc.collect()
+    before = gpu.free_bytes
+    for _ in range(5):
+        once()
+        gc.collect()
+    assert before - gpu.free_bytes < 16 * 2**20
+
+
+def test_eight_threads(model: Model, rooms, points) -> None:
+    expected = []
+    for room in rooms:
+        with model.encode(room) as scene:
+            expected.append(scene.depth(points[:200]))
+    shared = model.encode(rooms[0])
+
+    def work(i: int) -> list[tuple[int, NDArray[np.float32]]]:
+        answers = []
+        for turn in range(20):
+            which = (i + turn) % 3
+            with model.encode(rooms[which]) as scene:
+                answers += [(which, scene.depth(points[:200])), (0, shared.depth(points[:200]))]
+        return answers
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for thread in pool.map(work, range(8)) for answer in thread]
+    assert len(answers) == 320
+    for which, depth in answers:
+        np.testing.assert_allclose(depth, expected[which], rtol=1e-5)
+
+
+def test_a_budget_evicts_and_encodes_again(engines: Path, rooms, points) -> None:
+    size = cache_nbytes(open_bundle(engines).manifest.contract, "fp16")
+    with spd.load(engines, cache_budget=2 * size) as small, spd.load(engines) as large:
+        pairs = [(small.encode(room), large.encode(room)) for room in rooms]
+        for _ in range(2):
+            for one, other in pairs:
+                np.testing.assert_allclose(one.depth(points), other.depth(points), rtol=1e-5)
+
+
+def test_a_changed_plan_is_refused(engines: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(engines, tmp_path / engines.name))
+    with (copy / "decoder.fp16.engine").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(TensorRTError, match=r"decoder.fp16.engine is not the file .* --precision fp16 --force"):
+        spd.load(copy, backend="tensorrt", precision="fp16")

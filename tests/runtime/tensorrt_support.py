@@ -1,0 +1,70 @@
+"""Bundles with TensorRT engines, built by the stand-in: what several tests of the runtime share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stand_ins.cuda_core import streams
+
+from engines.builder import PlanBuilder, PlanOptions
+from engines.profiles import graph_profiles
+from engines.progress import BuildState
+from engines.timing_cache import TimingCache
+from spd.bundle import GRAPHS, MANIFEST, FileRecord, open_bundle
+from spd.plans import PlanRecord
+from spd.runtime.cuda import current_target
+
+EDGES = (4, 16, 48)
+"""Buckets 1-4, 5-16, 17-48: small, so that all of them and more than the largest are quick."""
+
+
+def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES) -> Path:
+    """Build the engines of a precision into a bundle; `edges` are the largest K of the decoder's buckets."""
+    bundle = open_bundle(folder)
+    manifest = dataclasses.replace(bundle.manifest, max_points=edges[-1])
+    builder = PlanBuilder(PlanOptions(), TimingCache(None, current_target(), lambda _: None))
+    records, files = list(manifest.engines), dict(manifest.files)
+    for graph in GRAPHS:
+        inputs = manifest.contract.encoder_inputs if graph == "encoder" else manifest.contract.decoder_inputs
+        profiles = graph_profiles(graph, manifest, edges)
+        plan = folder / f"{graph}.{precision}.engine"
+        plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
+        files[plan.name] = FileRecord.of(plan)
+        records.append(
+            PlanRecord(graph, precision, plan.name, current_target(), "none", False, profiles, {"strongly_typed": True})
+        )
+    manifest = dataclasses.replace(manifest, engines=tuple(records), files=files)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+def replace_records(folder: Path, *records: PlanRecord) -> None:
+    """Let a bundle's manifest say something else of its plans."""
+    manifest = dataclasses.replace(open_bundle(folder).manifest, engines=records)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def rewrite(folder: Path, name: str, data: bytes) -> None:
+    """Replace a file of a bundle, and its sha256 in the manifest."""
+    (folder / name).write_bytes(data)
+    manifest = open_bundle(folder).manifest
+    files = {**manifest.files, name: FileRecord.of(folder / name)}
+    (folder / MANIFEST).write_text(dataclasses.replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+@contextmanager
+def nothing_left(machine: Any) -> Iterator[None]:
+    """Everything that was taken from the device in the block is given back at its end."""
+    yield
+    events = machine.counts.events
+    left = {name: events[name] for name in ("live_contexts", "live_graphs", "live_engines")}
+    assert {"buffers": machine.live_buffers, **left} == dict.fromkeys(("buffers", *left), 0)
+
+
+def nothing_pending(machine: Any) -> bool:
+    """Whether all work is done, so that staging buffers can be written to."""
+    return not any(stream._timeline.queue for stream in streams(machine).values())

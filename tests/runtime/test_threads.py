@@ -1,0 +1,127 @@
+"""`Model.encode` and `Scene.depth` from eight threads at once."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import spd.errors
+import spd.preprocess
+from spd.runtime import Model, load
+
+THREADS = 8
+
+
+def at_once(work: Callable[[int], Any]) -> list[Any]:
+    """Results of work(0), work(1), ..., started together in threads of their own."""
+    barrier = threading.Barrier(THREADS)
+
+    def started_together(i: int) -> Any:
+        barrier.wait(timeout=60)
+        return work(i)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(started_together, range(THREADS)))
+
+
+@pytest.fixture
+def files(tmp_path: Path, rooms) -> list[Path]:
+    paths = [tmp_path / f"{i}.png" for i in range(len(rooms))]
+    for path, room in zip(paths, rooms, strict=True):
+        Image.fromarray(room).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_threads_get_what_one_thread_gets(exported: Path, precision: str, files: list[Path], points) -> None:
+    """Each encodes images from files and queries them in its own order, several times."""
+    with load(exported, backend="onnxruntime-cpu", precision=precision) as model:
+        expected = [model.encode(path).depth(points) for path in files]
+
+        def work(i: int) -> list[tuple[int, NDArray[np.float32]]]:
+            answers = []
+            for turn in range(2):
+                which = (i + turn) % len(files)
+                with model.encode(files[which]) as scene:
+                    answers += [(which, scene.depth(points)) for _ in range(2)]
+            return answers
+
+        answers = [answer for thread in at_once(work) for answer in thread]
+    assert len(answers) == THREADS * 4
+    for which, depth in answers:
+        np.testing.assert_allclose(depth, expected[which], rtol=1e-6)
+
+
+def test_threads_share_one_scene(model: Model, rooms, points: NDArray[np.float64]) -> None:
+    with model.encode(rooms[0]) as scene:
+        expected = [scene.depth(points[i::THREADS]) for i in range(THREADS)]
+        answers = at_once(lambda i: [scene.depth(points[i::THREADS]) for _ in range(5)])
+    for i, several in enumerate(answers):
+        for depth in several:
+            np.testing.assert_allclose(depth, expected[i], rtol=1e-6)
+
+
+def test_torch_from_threads(checkpoint: Path, rooms, points: NDArray[np.float64]) -> None:
+    points = points[:40]
+    with load(checkpoint, size=(160, 192)) as model:
+        expected = [model.encode(room).depth(points) for room in rooms]
+        answers = at_once(lambda i: model.encode(rooms[i % len(rooms)]).depth(points))
+    for i, depth in enumerate(answers):
+        np.testing.assert_allclose(depth, expected[i % len(rooms)], rtol=1e-6)
+
+
+def test_errors_stay_in_their_thread(model: Model, files: list[Path], points: NDArray[np.float64]) -> None:
+    """Every other thread reads a file that is no image."""
+    bad = files[0].with_name("bad.png")
+    bad.write_text("no image")
+    expected = model.encode(files[0]).depth(points)
+
+    def work(i: int) -> NDArray[np.float32] | str:
+        try:
+            return model.encode(bad if i % 2 else files[0]).depth(points)
+        except spd.errors.ImageError as error:
+            return str(error)
+
+    for i, answer in enumerate(at_once(work)):
+        if i % 2:
+            assert "bad.png is not an image" in answer
+        else:
+            np.testing.assert_allclose(answer, expected, rtol=1e-6)
+
+
+def test_reading_images_in_two_threads_leaves_the_warning_filters_alone(
+    monkeypatch: pytest.MonkeyPatch, files: list[Path]
+) -> None:
+    """The first thread begins, the second begins, the first ends, the second ends."""
+    first_began, second_began, first_ended = (threading.Event() for _ in range(3))
+    upright = spd.preprocess.ImageOps.exif_transpose
+
+    def waits(image: Image.Image, **options: Any) -> Image.Image:
+        if threading.current_thread().name == "first":
+            first_began.set()
+            assert second_began.wait(timeout=60)
+        else:
+            second_began.set()
+            assert first_ended.wait(timeout=60)
+        return upright(image, **options)
+
+    monkeypatch.setattr("spd.preprocess.ImageOps.exif_transpose", waits)
+    before = list(warnings.filters)
+    first = threading.Thread(target=spd.preprocess.read_image, args=(files[0],), name="first")
+    second = threading.Thread(target=spd.preprocess.read_image, args=(files[1],), name="second")
+    first.start()
+    assert first_began.wait(timeout=60)
+    second.start()
+    first.join()
+    first_ended.set()
+    second.join()
+    assert list(warnings.filters) == before
