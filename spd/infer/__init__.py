@@ -1,0 +1,1 @@
+"""`spd-infer`: depth at points of photos, from the shell."""

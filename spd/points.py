@@ -1,0 +1,299 @@
+"""Query points: read from a CSV file, or made on the spot.
+
+A CSV has a header with the columns `u,v` or `x,y` (u to the right, v down, pixels of the image as shown; see
+`spd.contract`), or no header and two columns. An `image` column says which image a row asks about. All other columns
+are carried along: a table keeps the text of every row as it came, so that what is written is what was read.
+
+Commas, semicolons or tabs separate; quotes work as in RFC 4180. Row numbers in messages are line numbers as an editor
+shows them; a header is row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd.errors import PointsError
+
+POINT_COLUMNS = (("u", "v"), ("x", "y"))
+"""Names of the two point columns, in order of preference, whatever their case."""
+IMAGE_COLUMN = "image"
+DELIMITERS = ",;\t"
+MAX_POINTS = 10_000_000
+"""Most points that `grid:` and `random:` make per image."""
+
+
+@dataclass(frozen=True)
+class PointTable:
+    """Points and the rows they came from; K rows."""
+
+    name: str
+    """The file, `standard input`, or `grid:N` and the like; for messages."""
+    head: str
+    """The header's text without its line end; `u,v` where there was none."""
+    columns: tuple[str, ...]
+    """The header's names, without surrounding blanks."""
+    rows: Sequence[str]
+    """The text of each row without its line end."""
+    lines: NDArray[np.int64]
+    """Line number of each row, [K]."""
+    points: NDArray[np.float64]
+    """(u, v) in pixels of the image as shown, [K, 2]; finite, but not necessarily inside."""
+    point_columns: tuple[int, int] = (0, 1)
+    """Positions of u and v among the columns."""
+    delimiter: str = ","
+    newline: str = "\n"
+    """The line end of the first line."""
+
+    def cells(self) -> Iterator[list[str]]:
+        """The cells of each row as text."""
+        return (_split(row, self.delimiter) for row in self.rows)
+
+    def position(self, name: str) -> int | None:
+        """Position of a column, whatever its case; None where there is none."""
+        return next((i for i, column in enumerate(self.columns) if column.casefold() == name), None)
+
+    def images(self) -> list[str] | None:
+        """The `image` column [K], or None.
+
+        Raises:
+            PointsError: a row names no image.
+        """
+        position = self.position(IMAGE_COLUMN)
+        if position is None:
+            return None
+        names = [cells[position].strip() for cells in self.cells()]
+        if "" in names:
+            raise PointsError(f"{self.name} row {self.lines[names.index('')]}: column image is blank; name an image")
+        return names
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Points that are made for the size of each image."""
+
+    kind: str
+    """`grid` or `random`."""
+    count: int
+    """How many points, at least 1."""
+    seed: int = 0
+    """Of `random`."""
+
+    def table(self, width: int, height: int) -> PointTable:
+        """The points for an image of width x height pixels, to a thousandth of a pixel."""
+        if self.kind == "grid":
+            points = grid(self.count, width, height)
+        else:
+            points = np.random.default_rng(self.seed).random((self.count, 2)) * (width, height)
+        points = np.floor(points * 1000) / 1000  # downwards, as rounding could leave the image
+        return PointTable(
+            name=f"{self.kind}:{self.count}",
+            head="u,v",
+            columns=("u", "v"),
+            rows=[f"{u:.3f},{v:.3f}" for u, v in points.tolist()],
+            lines=np.arange(1, self.count + 1),
+            points=points,
+        )
+
+
+def grid(count: int, width: int, height: int) -> NDArray[np.float64]:
+    """Exactly `count` points on a regular grid in a width x height image, row by row: float64 [count, 2].
+
+    Each point is the centre of its cell. Columns x rows is the factorisation of `count` with the squarest cells; if
+    those are longer than 3:2 (as for a prime), rows have equal height and differ by at most one point instead.
+    """
+    ideal = math.sqrt(count * height / width)  # rows, for square cells
+    divisors = [d for i in range(1, math.isqrt(count) + 1) if count % i == 0 for d in (i, count // i)]
+    rows = min(divisors, key=lambda d: abs(math.log(d / ideal)))
+    if not 2 / 3 <= rows / ideal <= 3 / 2:
+        rows = min(max(round(ideal), 1), count)
+    row = np.arange(count) * rows // count  # the row of each point
+    in_row = np.bincount(row, minlength=rows)
+    column = np.arange(count) - (np.cumsum(in_row) - in_row)[row]
+    return np.stack([(column + 0.5) / in_row[row] * width, (row + 0.5) / rows * height], axis=1)
+
+
+def read_points(source: str, stdin: BinaryIO | None = None) -> PointTable | Pattern:
+    """Read the points that `source` names: a CSV file, `-` (stdin), `grid:N` or `random:N[:SEED]`.
+
+    Raises:
+        PointsError: the file cannot be read, or a row of it does not hold a point; or N or SEED is not a number.
+    """
+    kind, colon, numbers = source.partition(":")
+    if colon and kind in ("grid", "random"):
+        return _pattern(source, kind, numbers)
+    if source == "-":
+        if stdin is None and sys.stdin is None:
+            raise PointsError("standard input is closed; pipe a CSV into it, or name a file with --points")
+        return parse_points((stdin or sys.stdin.buffer).read(), "standard input")
+    try:
+        data = Path(source).read_bytes()
+    except FileNotFoundError as error:
+        raise PointsError(f"{source} does not exist; give a CSV file, -, grid:N or random:N") from error
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            raise PointsError(f"{source} is a folder, expected a CSV file with the columns u,v") from error
+        raise PointsError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return parse_points(data, source)
+
+
+def _pattern(source: str, kind: str, numbers: str) -> Pattern:
+    form = "grid:N" if kind == "grid" else "random:N or random:N:SEED"
+    count, *seed = numbers.split(":")
+    if not all(re.fullmatch("[0-9]{1,12}", number) for number in (count, *seed)) or len(seed) > (kind == "random"):
+        raise PointsError(f"{source[:60]!r} is not {form} with whole numbers, as in {kind}:256")
+    if not 1 <= int(count) <= MAX_POINTS:
+        raise PointsError(f"{source!r} asks for {int(count)} points, expected 1 to {MAX_POINTS}")
+    return Pattern(kind, int(count), *map(int, seed))
+
+
+def parse_points(data: bytes, name: str) -> PointTable:
+    """Read the bytes of a CSV; `name` is what messages call it. Blank lines at the end are left out.
+
+    Raises:
+        PointsError: see `read_points`.
+    """
+    try:
+        text = data.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        raise PointsError(f"{name} row {row}: byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8") from error
+    if not text.strip():
+        raise PointsError(f"{name} is empty; expected a header with the columns u,v and a row per point")
+    delimiter = _delimiter(text)
+    records = _records(text, delimiter, name)
+    first = next(records)
+    _, head, cells = first
+    positions = _point_columns(cells)
+    if positions is None:
+        _check_headerless(cells, f"{name} row 1 ({head[:60]!r})")
+        head, cells, positions, records = delimiter.join("uv"), ["u", "v"], (0, 1), chain([first], records)
+    columns = tuple(cell.strip() for cell in cells)
+    _check_unique(columns, positions, name)
+    rows, lines, pairs = _collect(records, len(columns), positions, name)
+    return PointTable(
+        name=name,
+        head=head,
+        columns=columns,
+        rows=rows,
+        lines=np.array(lines, dtype=np.int64),
+        points=_numbers(pairs, lines, [columns[p] for p in positions], name),
+        point_columns=positions,
+        delimiter=delimiter,
+        newline="\r\n" if data[: data.find(b"\n") + 1].endswith(b"\r\n") else "\n",
+    )
+
+
+def _delimiter(text: str) -> str:
+    """What separates the names of the point columns in the first line, or else what it has most of."""
+    first = next(io.StringIO(text, newline=""))
+    for delimiter in DELIMITERS:
+        if _point_columns([cell.strip().strip('"') for cell in first.split(delimiter)]):
+            return delimiter
+    return max(DELIMITERS, key=first.count)
+
+
+def _point_columns(cells: Sequence[str]) -> tuple[int, int] | None:
+    names = [cell.strip().casefold() for cell in cells]
+    for u, v in POINT_COLUMNS:
+        if u in names and v in names:
+            return names.index(u), names.index(v)
+    return None
+
+
+def _check_headerless(cells: Sequence[str], where: str) -> None:
+    """A first row that is no header must be a point."""
+    try:
+        numbers = len([float(cell) for cell in cells])
+    except ValueError:
+        numbers = 0
+    if numbers == 0:
+        raise PointsError(f"{where} has no columns u,v or x,y; name the two columns of pixels u and v")
+    if numbers != 2:
+        raise PointsError(f"{where} has {numbers} columns and no header; add a header that names two of them u and v")
+
+
+def _check_unique(columns: Sequence[str], positions: tuple[int, int], name: str) -> None:
+    special = {columns[p].casefold() for p in positions} | {IMAGE_COLUMN}
+    keys = [column.casefold() if column.casefold() in special else column for column in columns]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise PointsError(f"{name} row 1 has {keys.count(key)} columns called {key!r}; rename all but one")
+
+
+def _split(row: str, delimiter: str) -> list[str]:
+    return next(csv.reader([row], delimiter=delimiter, strict=True)) if '"' in row else row.split(delimiter)
+
+
+def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, text and cells of each record."""
+    lines = io.StringIO(text, newline="")  # splits at \n, \r and \r\n only, and keeps them
+    if '"' not in text:
+        for number, line in enumerate(lines, start=1):
+            row = line.rstrip("\r\n")
+            yield number, row, row.split(delimiter)
+        return
+    texts = list(lines)
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    start = 0
+    try:
+        for cells in reader:
+            yield start + 1, "".join(texts[start : reader.line_num]).rstrip("\r\n"), cells
+            start = reader.line_num
+    except csv.Error as error:
+        raise PointsError(f"{name} row {start + 1} cannot be split into cells ({error}); check its quotes") from error
+
+
+def _collect(
+    records: Iterator[tuple[int, str, list[str]]], width: int, positions: tuple[int, int], name: str
+) -> tuple[list[str], list[int], list[tuple[str, str]]]:
+    """Text, line numbers and point cells of all rows, which must have `width` columns."""
+    u, v = positions
+    rows, lines, pairs = [], [], []
+    for line, row, cells in records:
+        if len(cells) != width:
+            if not row.strip():
+                raise PointsError(f"{name} row {line} is blank; delete it")
+            raise PointsError(f"{name} row {line} has {len(cells)} columns, expected {width} as in row 1")
+        rows.append(row)
+        lines.append(line)
+        pairs.append((cells[u], cells[v]))
+    return rows, lines, pairs
+
+
+def _numbers(
+    pairs: Sequence[tuple[str, str]], lines: Sequence[int], columns: Sequence[str], name: str
+) -> NDArray[np.float64]:
+    """The points [K, 2]."""
+    try:
+        values = np.array([float(cell) for pair in pairs for cell in pair]).reshape(-1, 2)
+        if np.isfinite(values).all() and not any("_" in cell for pair in pairs for cell in pair):
+            return values
+    except ValueError:
+        pass
+    for line, pair in zip(lines, pairs, strict=True):
+        for column, cell in zip(columns, pair, strict=True):
+            _check_number(cell, f"{name} row {line}: column {column} is")
+    raise AssertionError("one of the cells is not a number")
+
+
+def _check_number(cell: str, where: str) -> None:
+    if not cell.strip():
+        raise PointsError(f"{where} blank; give a number of pixels")
+    try:
+        fine = math.isfinite(float(cell)) and "_" not in cell  # Python reads 1_000 as 1000
+    except ValueError:
+        fine = False
+    if not fine:
+        raise PointsError(f"{where} {cell[:40]!r}, expected a finite number of pixels such as 320.5")
