@@ -1,0 +1,1 @@
+"""ONNX graphs to proven TensorRT engines: `spd-build`. Bundles land in sub-folders of this one, which git ignores."""

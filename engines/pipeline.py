@@ -1,0 +1,227 @@
+"""From a bundle of graphs to a bundle with engines: build, inspect, prove, publish."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from engines.builder import PlanBuilder, PlanOptions
+from engines.executor import Executor
+from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
+from engines.profiles import graph_profiles
+from engines.progress import BuildState, step, watch
+from engines.proof import Proof, prove
+from engines.publish import publish, read_report, staged_bundle, staging
+from engines.reference import Gate, Reference, make_reference, read_gate
+from engines.timing_cache import TimingCache, default_path
+from spd.bundle import Bundle, open_bundle
+from spd.errors import BackendError, BundleError
+from spd.files import write_atomically
+from spd.manifest import GRAPHS, Manifest
+from spd.plans import PlanRecord, Target
+from spd.runtime.cuda import Gpu, current_target
+from spd.runtime.tensorrt_engine import Engine, Runtime
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Which engines to build, and how."""
+
+    precisions: tuple[str, ...] = ()
+    """fp32, fp16, bf16; by default fp16, or fp32 in a bundle without it."""
+    edges: tuple[int, ...] | None = None
+    """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    timing_cache: Path | None = field(default_factory=default_path)
+    """None to keep no timings between builds."""
+    verify: bool = True
+    """Publish only engines that pass the gate of the export."""
+    force: bool = False
+    """Replace engines of the same precision."""
+    verbose: bool = False
+    """Show what TensorRT says."""
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """One plan that was built and inspected."""
+
+    record: PlanRecord
+    inspection: Inspection
+    seconds: float
+    """Time of the build."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle with its new engines."""
+
+    path: Path
+    manifest: Manifest
+    plans: tuple[BuiltPlan, ...]
+    proofs: tuple[Proof, ...]
+    """One for each precision; empty without verification."""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every step of one build needs."""
+
+    bundle: Bundle
+    options: BuildOptions
+    target: Target
+    folder: Path
+    builder: PlanBuilder
+    console: Console
+
+
+def why_not() -> str | None:
+    """Why no TensorRT engine can be built here, with what to do about it; None if one can."""
+    try:
+        current_target()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
+    """Build, inspect and prove engines for the GPU at hand and put them into the bundle.
+
+    Nothing in the bundle changes unless every step succeeds. Ctrl-C raises KeyboardInterrupt once TensorRT has stopped.
+
+    Raises:
+        BackendError: TensorRT or a GPU is missing, or fails.
+        BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
+        ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
+        ParityError: the engines do not compute what the float32 graphs compute.
+        InputError: the buckets do not fit the bundle.
+        OSError: a file cannot be written.
+    """
+    bundle = open_bundle(path)
+    precisions = _precisions(bundle, options)
+    gates = {precision: read_gate(bundle, precision) for precision in precisions} if options.verify else {}
+    target = current_target()
+
+    def say(message: str) -> None:
+        console.print(message, highlight=False, soft_wrap=True, markup=False)
+
+    say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
+    cache = TimingCache(options.timing_cache, target, say)
+    builder = PlanBuilder(options.plan, cache, say if options.verbose else None)
+    with staging(bundle.path) as folder:
+        bench = _Bench(bundle, options, target, folder, builder, console)
+        plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
+        proofs: tuple[Proof, ...] = ()
+        if options.verify:
+            with step(console, "running the float32 graphs on the CPU"):
+                reference = make_reference(bundle)
+            proofs = tuple(_prove(bench, p, _of(plans, p), gates[p], reference) for p in precisions)
+        records = tuple(plan.record for plan in plans)
+        proof_of = {proof.precision: proof for proof in proofs}
+        report = {p: _report(target, _of(plans, p), proof_of.get(p)) for p in precisions}
+        # Another build may have added engines of another precision meanwhile.
+        manifest = publish(open_bundle(bundle.path), folder, records, report)
+    return Built(bundle.path, manifest, plans, proofs)
+
+
+def _precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]:
+    """What to build, each once, checked against what is there."""
+    available = bundle.manifest.precisions
+    precisions = tuple(dict.fromkeys(options.precisions)) or (("fp16",) if "fp16" in available else ("fp32",))
+    for precision in precisions:
+        for graph in GRAPHS:
+            bundle.graph(graph, precision)
+            graph_profiles(graph, bundle.manifest, options.edges)
+    there = sorted({e.precision for e in bundle.manifest.engines if e.precision in precisions})
+    if there and not options.force:
+        raise BundleError(f"{bundle.path} has {' and '.join(there)} engines already; give --force to build them again")
+    if any(engine.precision not in precisions for engine in bundle.manifest.engines):
+        read_report(bundle)  # it will be kept in part, so a damaged one is refused now and not after the build
+    return precisions
+
+
+def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
+    """Build one plan into the staging folder and read back what it became."""
+    manifest, options = bench.bundle.manifest, bench.options
+    profiles = graph_profiles(graph, manifest, options.edges)
+    tensors = manifest.contract
+    inputs = tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
+    source, state = bench.bundle.graph(graph, precision), BuildState()
+    begin = time.monotonic()
+    plan = watch(
+        f"building {graph} {precision}",
+        lambda: bench.builder.build(source, inputs, profiles, state),
+        state,
+        bench.console,
+    )
+    seconds = time.monotonic() - begin
+    file = f"{graph}.{precision}.engine"
+    with write_atomically(bench.folder / file) as out:
+        out.write(plan)
+    islands = island_paths(graph, manifest.config, manifest.float32_modules)
+    inspection = inspect_plan(_layers(plan, file), precision, islands)
+    check_precision(inspection, f"engine of the {graph}")
+    record = PlanRecord(
+        graph=graph,
+        precision=precision,
+        file=file,
+        target=bench.target,
+        hardware_compatibility=options.plan.hardware_compatibility,
+        version_compatible=options.plan.version_compatible,
+        profiles=profiles,
+        options={
+            "strongly_typed": True,
+            "workspace": options.plan.workspace,
+            "optimization_level": options.plan.optimization_level,
+            "tf32": options.plan.tf32,
+            "verified": options.verify,
+        },
+    )
+    return BuiltPlan(record, inspection, seconds)
+
+
+def _layers(plan: bytes, name: str) -> str:
+    """The inspector's JSON for a plan."""
+    runtime = Runtime()
+    engine = runtime.deserialise(plan)
+    if engine is None:
+        raise runtime.error("deserialize_cuda_engine", name)
+    inspector = engine.create_engine_inspector()
+    if inspector is None:
+        raise runtime.error("create_engine_inspector", name)
+    return str(inspector.get_engine_information(runtime.trt.LayerInformationFormat.JSON))
+
+
+def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate, reference: Reference) -> Proof:
+    """Run the staged plans as the runtime would load them, and compare."""
+    bundle = staged_bundle(bench.bundle, bench.folder, tuple(plan.record for plan in plans))
+    gpu, runtime = Gpu(), Runtime()
+    with step(bench.console, f"proving {precision}") as tick:
+        executors: list[Executor] = []
+        try:
+            for plan in plans:
+                executors.append(Executor(gpu, Engine(runtime, bundle, plan.record, bench.target), precision))
+            encoder, decoder = executors
+            return prove(precision, encoder, decoder, reference, gate, tick)
+        finally:
+            for executor in executors:
+                executor.close()
+            gpu.close()
+
+
+def _of(plans: tuple[BuiltPlan, ...], precision: str) -> tuple[BuiltPlan, ...]:
+    """Encoder and decoder of one precision."""
+    return tuple(plan for plan in plans if plan.record.precision == precision)
+
+
+def _report(target: Target, plans: tuple[BuiltPlan, ...], proof: Proof | None) -> dict[str, Any]:
+    """The entry of one precision in `engines.json`."""
+    return {
+        "target": asdict(target),
+        **{plan.record.graph: {"build_seconds": round(plan.seconds, 1), **plan.inspection.as_dict()} for plan in plans},
+        "proof": None if proof is None else proof.as_dict(),
+    }

@@ -1,0 +1,127 @@
+"""Putting plans into a bundle: everything is written to a hidden folder of it first, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engines.progress import on_interrupt
+from spd.bundle import Bundle
+from spd.errors import BundleError
+from spd.files import write_atomically
+from spd.manifest import MANIFEST, FileRecord, Manifest
+from spd.plans import PlanRecord
+
+REPORT = "engines.json"
+"""What was measured of a bundle's plans, by precision: layers, precision and proof."""
+
+_PREFIX, _SUFFIX = ".spd-build.", ".partial"
+
+
+@contextmanager
+def staging(bundle: Path) -> Iterator[Path]:
+    """A hidden folder in the bundle, removed at the end; also removes what killed builds left.
+
+    Raises:
+        OSError: the bundle cannot be written to.
+    """
+    for leftover in bundle.glob(f"{_PREFIX}*{_SUFFIX}"):
+        owner = leftover.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        # In a container, every build may be process 1.
+        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = bundle / f"{_PREFIX}{os.getpid()}{_SUFFIX}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there os.kill ends the process; leave the folder alone
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:
+    """A bundle whose plans are `records`, which lie in `folder`, for running them before they are published."""
+    files = {**bundle.manifest.files, **{r.file: FileRecord.of(folder / r.file) for r in records}}
+    return Bundle(folder, replace(bundle.manifest, files=files, engines=records))
+
+
+def read_report(bundle: Bundle) -> dict[str, Any]:
+    """`engines.json` of the plans that the bundle has; empty if it has none.
+
+    Raises:
+        BundleError: the file is missing or changed.
+    """
+    if REPORT not in bundle.manifest.files:
+        return {}
+    try:
+        report = json.loads(bundle.file(REPORT).read_text(encoding="utf-8"))
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise BundleError(f"{bundle.path / REPORT} is not a JSON object; build all precisions again with --force")
+    return report
+
+
+def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], report: dict[str, Any]) -> Manifest:
+    """Move the plans of `folder` into the bundle and list them; plans of other precisions stay.
+
+    Everything is written before anything is renamed, and while plans are replaced the manifest lists none of them, so
+    that a build killed at any point leaves a bundle that is whole, at worst without these engines.
+
+    Args:
+        bundle: as it is on disk now.
+        folder: from `staging`, with the plans.
+        records: the plans.
+        report: what to say of their precisions in `engines.json`.
+
+    Returns:
+        The bundle's new manifest.
+
+    Raises:
+        OSError: a file cannot be written or renamed.
+    """
+    manifest = bundle.manifest
+    built = {record.precision for record in records}
+    kept = tuple(engine for engine in manifest.engines if engine.precision not in built)
+    dropped = {engine.file for engine in manifest.engines if engine.precision in built} | {REPORT}
+    files = {name: record for name, record in manifest.files.items() if name not in dropped}
+    between = replace(manifest, files=files, engines=kept)
+
+    known = {engine.precision for engine in kept}
+    document = {**{key: value for key, value in read_report(bundle).items() if key in known}, **report}
+    _write(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    new = {name: FileRecord.of(folder / name) for name in (*(record.file for record in records), REPORT)}
+    final = replace(manifest, files={**files, **new}, engines=(*kept, *records))
+    _write(folder / "between.json", between.to_json())
+    _write(folder / MANIFEST, final.to_json())
+    with on_interrupt(lambda: None):  # a dozen renames
+        os.replace(folder / "between.json", bundle.path / MANIFEST)
+        for name in dropped - new.keys():
+            with suppress(OSError):
+                (bundle.path / name).unlink()
+        for name in new:
+            os.replace(folder / name, bundle.path / name)
+        os.replace(folder / MANIFEST, bundle.path / MANIFEST)
+    return final
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,215 @@
+"""`spd-build` from end to end against the stand-ins of TensorRT and CUDA: what it writes and what it shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from stand_ins.machine import Machine
+
+from engines.builder import make_log
+from engines.cli import main
+from spd.bundle import open_bundle
+
+
+def build(bundle: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [str(bundle), "--timing-cache", "none", *arguments])
+
+
+def built(bundle: Path, *arguments: str) -> str:
+    """Build and return what a person sees."""
+    result = build(bundle, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    return result.stderr
+
+
+def check_whole(bundle: Path) -> None:
+    """Every file is in the manifest and the one that it names."""
+    found = open_bundle(bundle)
+    assert {file.name for file in bundle.iterdir()} == {*found.manifest.files, "manifest.json"}
+    for name in found.manifest.files:
+        found.file(name)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_verified_engine_in_each_version(bundle: Path, tensorrt_any: Machine, precision: str) -> None:
+    seen = built(bundle, "--precision", precision)
+    assert f"TensorRT {tensorrt_any.version} on NVIDIA H200, compute capability 9.0" in seen
+    assert f"encoder {precision}" in seen
+    check_whole(bundle)
+    encoder, decoder = open_bundle(bundle).manifest.engines
+    assert [engine.file for engine in (encoder, decoder)] == [f"{g}.{precision}.engine" for g in ("encoder", "decoder")]
+    for engine in (encoder, decoder):
+        assert engine.precision == precision
+        assert vars(engine.target) == {
+            "tensorrt": tensorrt_any.version,
+            "cuda": "13.0",
+            "driver": "13.0",
+            "gpu": "NVIDIA H200",
+            "compute_capability": "9.0",
+        }
+        assert (engine.hardware_compatibility, engine.version_compatible) == ("none", False)
+        assert engine.options["verified"] is True
+    assert [profile.batch for profile in encoder.profiles] == [(1, 1, 8)]
+    assert [profile.points for profile in decoder.profiles] == [(1, 64, 64), (65, 256, 256), (257, 512, 512)]
+    assert tensorrt_any.live_buffers == 0
+
+
+def test_a_bfloat16_engine(bundle: Path, tensorrt_11: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The stand-in computes bfloat16 node by node in torch, which takes a minute for all cases.
+    monkeypatch.setattr(import_module("engines.proof"), "proof_cases", lambda *_: ((1, ((0, 37),)), (2, ((1, 65),))))
+    built(bundle, "--precision", "bf16", "--buckets", "64")
+    report = json.loads((bundle / "engines.json").read_text())["bf16"]
+    assert report["proof"]["passed"] is True
+    assert report["encoder"]["share_in_precision"] == 1
+    assert tensorrt_11.live_buffers == 0
+
+
+def test_the_report(bundle: Path, tensorrt_11: Machine) -> None:
+    built(bundle)
+    report = json.loads((bundle / "engines.json").read_text())
+    assert list(report) == ["fp16"], "fp16 is the default"
+    fp16 = report["fp16"]
+    parity = json.loads((bundle / "parity.json").read_text())["fp16"]
+    assert fp16["proof"]["tolerance"] == parity["tolerance"]
+    assert 0 < fp16["proof"]["max_error"] <= parity["tolerance"]["max"]
+    ran = {(case["batch"], case["points"]) for case in fp16["proof"]["cases"]}
+    assert ran >= {(case["batch"], case["points"]) for case in parity["cases"]}
+    assert ran >= {(1, k) for k in (1, 64, 65, 256, 257, 512)}, "smallest, best and largest K of every profile"
+    assert any(batch == 8 for batch, _ in ran), "the largest batch"
+    # The decoder's islands are the two matrix products that design 5 leaves in float32.
+    assert fp16["decoder"]["float32_islands"] == ["b3b/layers/1/MatMul", "head/w_r2/MatMul"]
+    assert fp16["encoder"]["float32_islands"] == []
+    convolutions = fp16["encoder"]["time_relevant"]["convolution"]
+    # atto: stem, 12 depthwise, 3 downsamplings.
+    assert convolutions == {"layers": 16, "in_precision": 16}
+    assert tensorrt_11.counts.events["builds"] == 2
+
+
+def test_engines_are_replaced_only_with_force(bundle: Path, tensorrt_10: Machine) -> None:
+    built(bundle, "--no-verify")
+    before = (bundle / "manifest.json").read_text()
+    refused = build(bundle, "--no-verify", "--precision", "fp16")
+    assert refused.exit_code == 1
+    assert "has fp16 engines already; give --force" in refused.stderr
+    assert (bundle / "manifest.json").read_text() == before
+    built(bundle, "--no-verify", "--precision", "fp32", "--buckets", "512")
+    built(bundle, "--no-verify", "--precision", "fp16", "--buckets", "8", "--force")
+    check_whole(bundle)
+    engines = open_bundle(bundle).manifest.engines
+    points = {e.precision: [p.points for p in e.profiles] for e in engines if e.graph == "decoder"}
+    assert points == {"fp32": [(1, 512, 512)], "fp16": [(1, 8, 8), (9, 512, 512)]}
+    assert set(json.loads((bundle / "engines.json").read_text())) == {"fp32", "fp16"}
+
+
+def test_without_verification_the_manifest_says_so(bundle: Path, tensorrt_10: Machine) -> None:
+    seen = built(bundle, "--no-verify")
+    assert "Not verified" in seen
+    assert not any(engine.options["verified"] for engine in open_bundle(bundle).manifest.engines)
+    assert json.loads((bundle / "engines.json").read_text())["fp16"]["proof"] is None
+    assert tensorrt_10.counts.events["enqueues"] == 0
+
+
+def configured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The IBuilderConfig of every build."""
+    trt = sys.modules["tensorrt"]
+    real, seen = trt.Builder.build_serialized_network, []
+
+    def spy(self: Any, network: Any, config: Any) -> Any:
+        seen.append(config)
+        return real(self, network, config)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", spy)
+    return seen
+
+
+def test_options_reach_tensorrt(bundle: Path, tensorrt_any: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = configured(monkeypatch)
+    arguments = ["--workspace", "2GiB", "--optimization-level", "5", "--hardware-compatibility", "ampere_plus"]
+    built(bundle, "--no-verify", "--precision", "fp32", "--tf32", "--version-compatible", *arguments)
+    built(bundle, "--no-verify", "--precision", "fp16")
+    trt: Any = sys.modules["tensorrt"]
+    flags = (trt.BuilderFlag.TF32, trt.BuilderFlag.VERSION_COMPATIBLE, trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    assert len(configs) == 4
+    for config in configs[:2]:
+        assert all(config.get_flag(flag) for flag in flags)
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 2 << 30
+        assert config.builder_optimization_level == 5
+        assert config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    for config in configs[2:]:
+        assert not any(config.get_flag(flag) for flag in flags), "TF32 is on by default and must be cleared"
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) != 2 << 30
+        assert config.builder_optimization_level == 3
+        assert config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.NONE
+    assert all(config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED for config in configs)
+    engine = open_bundle(bundle).manifest.engines[0]
+    assert (engine.hardware_compatibility, engine.version_compatible) == ("ampere_plus", True)
+    assert engine.options == {
+        "strongly_typed": True,
+        "workspace": 2 << 30,
+        "optimization_level": 5,
+        "tf32": True,
+        "verified": False,
+    }
+
+
+def test_timings_are_kept_between_builds(bundle: Path, use_tensorrt: Callable[[str], Machine], tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "timing.cache"
+    arguments = [str(bundle), "--no-verify", "--force", "--timing-cache", str(cache)]
+
+    def hits(version: str) -> tuple[int, str]:
+        machine = use_tensorrt(version)
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.stderr
+        return machine.counts.events["timing_cache_hits"], result.stderr
+
+    first, _ = hits("10.16.1.11")
+    second, seen = hits("10.16.1.11")
+    assert first < second
+    assert "discarded" not in seen
+    other, seen = hits("11.4.0.106")
+    assert other == first
+    assert "discarded, this timing cache was made with tensorrt 10.16.1.11" in seen
+    cache.write_bytes(cache.read_bytes()[:-5])
+    damaged, seen = hits("11.4.0.106")
+    assert damaged == first
+    assert "damaged" in seen
+    assert hits("11.4.0.106")[0] == second
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_the_timing_cache_is_on_by_default(
+    bundle: Path, tensorrt_10: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert CliRunner().invoke(main, [str(bundle), "--no-verify"]).exit_code == 0
+    assert (tmp_path / "home" / "spd-depth" / "timing.cache").is_file()
+    assert tensorrt_10.counts.events["builds"] == 2
+
+
+def test_a_long_build_says_where_it_is(bundle: Path, tensorrt_10: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("engines.progress"), "LINE_SECONDS", 0.1)
+    tensorrt_10.on_build_step = lambda phase, step: time.sleep(0.01)
+    lines = [line for line in built(bundle, "--no-verify").splitlines() if line.startswith("building encoder fp16: ")]
+    assert lines, "nine minutes of silence"
+    assert any("/" in line and "," in line for line in lines), "the phase and how far it is"
+
+
+def test_what_tensorrt_says_is_shown_on_request(tensorrt_any: Machine) -> None:
+    trt: Any = sys.modules["tensorrt"]
+    shown: list[str] = []
+    for log in (make_log(trt, shown.append), make_log(trt)):
+        log.log(trt.ILogger.VERBOSE, "chatter")
+        log.log(trt.ILogger.INFO, "building")
+        log.log(trt.ILogger.WARNING, "hm")
+        log.log(trt.ILogger.ERROR, "broken")
+        assert log.errors == ["broken"]
+    assert shown == ["building", "hm", "broken"]

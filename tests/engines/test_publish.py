@@ -1,0 +1,145 @@
+"""Plans get into a bundle whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import publish as publishing
+from engines.publish import REPORT, publish, read_report, staging
+from spd.bundle import Bundle, open_bundle
+from spd.errors import BundleError
+from spd.plans import PlanProfile, PlanRecord, Target
+
+HERE = Target("10.16.1.11", "13.0", "13.0", "NVIDIA H200", "9.0")
+
+
+def records(precision: str) -> tuple[PlanRecord, ...]:
+    return tuple(
+        PlanRecord(
+            graph=graph,
+            precision=precision,
+            file=f"{graph}.{precision}.engine",
+            target=HERE,
+            hardware_compatibility="none",
+            version_compatible=False,
+            profiles=(PlanProfile((1, 1, 1), None if graph == "encoder" else (1, 64, 64)),),
+            options={},
+        )
+        for graph in ("encoder", "decoder")
+    )
+
+
+def add(path: Path, precision: str, content: bytes) -> None:
+    with staging(path) as folder:
+        for record in records(precision):
+            (folder / record.file).write_bytes(content)
+        publish(open_bundle(path), folder, records(precision), {precision: {"by": content.decode()}})
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def check_whole(path: Path) -> Bundle:
+    """Every file is in the manifest and the one that it names."""
+    bundle = open_bundle(path)
+    assert {file.name for file in path.iterdir()} == {*bundle.manifest.files, "manifest.json"}
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    return bundle
+
+
+def test_plans_are_listed_with_their_sha256(bundle: Path) -> None:
+    add(bundle, "fp16", b"plan")
+    found = check_whole(bundle)
+    assert found.manifest.engines == records("fp16")
+    assert found.file("encoder.fp16.engine").read_bytes() == b"plan"
+    assert read_report(found) == {"fp16": {"by": "plan"}}
+
+
+def test_plans_of_other_precisions_stay(bundle: Path) -> None:
+    add(bundle, "fp16", b"first")
+    add(bundle, "bf16", b"second")
+    add(bundle, "fp16", b"third")
+    found = check_whole(bundle)
+    assert {(e.precision, found.file(e.file).read_bytes()) for e in found.manifest.engines} == {
+        ("fp16", b"third"),
+        ("bf16", b"second"),
+    }
+    assert read_report(found) == {"fp16": {"by": "third"}, "bf16": {"by": "second"}}
+
+
+def test_nothing_changes_when_the_disk_is_full(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(bundle, "fp16", b"first")
+    before = content(bundle)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(publishing, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        add(bundle, "fp16", b"second")
+    assert content(bundle) == before
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may be cleaned up."""
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_a_build_killed_while_it_publishes_leaves_a_usable_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    add(bundle, "bf16", b"other")
+    add(bundle, "fp16", b"first")
+    real, count = os.replace, 0
+    victim = bundle / f".spd-build.{os.getpid()}.partial"
+    victim.mkdir()
+    for record in records("fp16"):
+        (victim / record.file).write_bytes(b"second")
+
+    def killed(source: Any, target: Any) -> None:
+        nonlocal count
+        if Path(target).parent == bundle:
+            count += 1
+            if count > renames:
+                raise Killed
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(Killed):
+        publish(open_bundle(bundle), victim, records("fp16"), {"fp16": {}})
+    monkeypatch.undo()
+    found = open_bundle(bundle)
+    for name in found.manifest.files.keys() - {REPORT}:
+        found.file(name)
+    assert {engine.precision for engine in found.manifest.engines} == ({"bf16", "fp16"} if renames == 0 else {"bf16"})
+    add(bundle, "fp16", b"third")
+    assert check_whole(bundle).file("decoder.fp16.engine").read_bytes() == b"third"
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(bundle: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    leftover = bundle / f".spd-build.{int(dead.stdout)}.partial"
+    alive = bundle / f".spd-build.{os.getppid()}.partial"
+    for folder in (leftover, alive):
+        folder.mkdir()
+        (folder / "encoder.fp16.engine").write_bytes(b"x")
+    with staging(bundle) as folder:
+        assert folder.parent == bundle
+    assert not leftover.exists()
+    assert alive.exists()
+    assert not folder.exists()
+
+
+def test_a_damaged_report_is_refused(bundle: Path) -> None:
+    add(bundle, "fp16", b"plan")
+    (bundle / REPORT).write_text("[]")
+    with pytest.raises(BundleError, match=r"engines\.json is not the file that was exported"):
+        read_report(open_bundle(bundle))
