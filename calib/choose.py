@@ -1,0 +1,171 @@
+"""The choice of a policy: what overflows, what errs too much alone, and what else the whole network needs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from calib.lowering import DepthError, Lowering, outermost
+from calib.ranges import Ranges, measure_ranges
+from calib.samples import Sample
+from export.graphs import GraphOptions, torch_dtype
+from export.phases import Phases
+from export.policy import Policy
+from spd.models import SPD
+from spd.parity import TOLERANCES, Tolerance
+
+HEADROOM = 4.0
+"""Tensors within this factor of overflowing stay float32: calibration does not see every photo."""
+ERROR_SAMPLES = 4
+"""Photos on which modules are measured one by one; every one costs a run of the network for each module."""
+ROUNDS = 8
+"""Most modules that are added because the whole network errs too much."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a calibration shall do."""
+
+    precision: str = "fp16"
+    """fp16 or bf16."""
+    max_error: float = TOLERANCES["fp16"].max / 2
+    """Largest relative depth error that one module may cause; the mean may be the same share of the gate's."""
+    headroom: float = HEADROOM
+    error_samples: int = ERROR_SAMPLES
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the parity gate allows the whole network."""
+        return TOLERANCES[self.precision]
+
+    @property
+    def alone(self) -> Tolerance:
+        """What one module alone may cause."""
+        return Tolerance(self.max_error, self.tolerance.mean * self.max_error / self.tolerance.max)
+
+    @property
+    def limit(self) -> float:
+        """Largest magnitude that a tensor may have in the precision."""
+        return torch.finfo(torch_dtype(self.precision)).max / self.headroom
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A policy and what it was chosen from."""
+
+    kept: dict[str, str]
+    """Modules that stay float32, and why."""
+    ranges: Ranges
+    errors: dict[str, DepthError]
+    """Each module alone in the low precision, with those kept for their range in float32."""
+    without: DepthError
+    """The whole network in the low precision without the policy."""
+    result: DepthError
+    """The same with it."""
+    uncured: tuple[str, ...]
+    """Tensors beyond the limit that no module keeps in float32."""
+
+    @property
+    def policy(self) -> Policy:
+        """The modules, without their reasons."""
+        return Policy(tuple(self.kept))
+
+
+def calibrate(
+    model: SPD, options: GraphOptions, samples: Sequence[Sample], settings: Settings, phases: Phases
+) -> Calibration:
+    """Choose the smallest modules that must stay float32; whether that is enough is in `Calibration.result`.
+
+    Raises:
+        ExportError: the model's depth is not finite in float32.
+    """
+    with phases(f"running {len(samples)} images in float32"):
+        lowering = Lowering(model, torch_dtype(settings.precision), options, samples)
+    with phases("looking at the range of every tensor"):
+        ranges = measure_ranges(model, options, samples)
+    kept, uncured = _out_of_range(ranges, settings, lowering.lowerable)
+    with phases(f"running all of it in {settings.precision}") as tick:
+        start = time.monotonic()
+        without = lowering.whole((), tick)
+        each = (time.monotonic() - start) / len(samples)
+    count = min(settings.error_samples, len(samples))
+    estimate = each * count * len(lowering.units)
+    with phases(f"lowering {len(lowering.units)} modules one by one on {count} images, up to {estimate:.0f} s") as tick:
+        errors = lowering.each_alone(kept, count, tick)
+    for unit, error in errors.items():
+        if not error.within(settings.alone):
+            with phases(f"looking for the cause inside {unit}"):
+                kept = _with(kept, _cause(lowering, unit, kept, settings), f"alone errs by {error.max:.2g}")
+    result = without
+    if kept:
+        with phases(f"running all of it with {len(kept)} modules in float32") as tick:
+            result = lowering.whole(kept, tick)
+    kept, result = _until_it_passes(lowering, errors, kept, result, settings, phases)
+    return Calibration(kept, ranges, errors, without, result, uncured)
+
+
+def _out_of_range(
+    ranges: Ranges, settings: Settings, lowerable: Sequence[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The modules that keep every tensor within the limit, and the tensors for which there is none."""
+    kept: dict[str, str] = {}
+    uncured = []
+    for tensor in sorted(ranges.tensors, key=lambda tensor: -tensor.largest):
+        if tensor.largest <= settings.limit:
+            break
+        what = f"{tensor.name} reaches {tensor.largest:.3g}"
+        cure = ranges.cure(tensor, settings.limit)
+        if cure is None:
+            uncured.append(what)
+        elif cure in lowerable and cure not in kept:
+            kept[cure] = what
+    return {name: kept[name] for name in outermost(kept)}, tuple(uncured)
+
+
+def _cause(lowering: Lowering, unit: str, kept: dict[str, str], settings: Settings) -> str:
+    """The smallest module inside a unit that, in float32, brings the unit's error within what it may cause."""
+    for inner in lowering.inside(unit):
+        if inner not in kept and lowering.alone(unit, [*kept, inner], settings.error_samples).within(settings.alone):
+            return inner
+    return unit
+
+
+def _until_it_passes(
+    lowering: Lowering,
+    errors: dict[str, DepthError],
+    kept: dict[str, str],
+    result: DepthError,
+    settings: Settings,
+    phases: Phases,
+) -> tuple[dict[str, str], DepthError]:
+    """Add the module with the largest error of its own until the whole network is within the tolerance."""
+    left = sorted((unit for unit in errors if unit not in kept), key=lambda unit: errors[unit].mean)
+    for _ in range(ROUNDS):
+        if result.within(settings.tolerance) or not left:
+            break
+        unit = left.pop()
+        kept = _with(kept, unit, f"largest error of those left, {errors[unit].max:.2g}")
+        with phases(f"running all of it with {unit} in float32 too") as tick:
+            result = lowering.whole(kept, tick)
+    return kept, result
+
+
+def _with(kept: dict[str, str], name: str, why: str) -> dict[str, str]:
+    """Keep one more module, and none inside it any longer."""
+    more = {**kept, name: why}
+    return {name: more[name] for name in outermost(more)}
+
+
+def finite(value: float) -> float | str:
+    """A number that JSON can hold, or "infinite"."""
+    return value if math.isfinite(value) else "infinite"
+
+
+def as_dict(error: DepthError) -> dict[str, Any]:
+    """For the policy file."""
+    return {"max_error": finite(error.max), "mean_error": finite(error.mean)}

@@ -1,0 +1,131 @@
+"""`spd-calibrate`: which modules of a network must stay float32, found on photos."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from export.cli import Size, check_source
+from spd.cli import Command
+from spd.config import PRESETS
+from spd.version import __version__
+
+EPILOG = """
+\b
+Examples:
+  spd-calibrate --ckpt model.pt --images photos/ --out policy.json
+  spd-export --ckpt model.pt --policy policy.json --out engines/
+  spd-calibrate --seed-checkpoint atto --images photos/ --out policy.json --size 256x320
+
+A network whose float16 graphs pass spd-export needs no policy. The images that spd-export judges by are always run too.
+"""
+
+
+@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
+@click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Calibrate untrained weights instead.")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder of photos."
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy, a JSON file.")
+@click.option("--size", type=Size(), default="480x640", show_default=True, help="Size of the encoder's image.")
+@click.option(
+    "--precision", type=click.Choice(("fp16", "bf16")), default="fp16", show_default=True, help="What it is for."
+)
+@click.option("--points", type=click.IntRange(1, 4096), default=256, show_default=True, help="Points per image.")
+@click.option(
+    "--max-images", type=click.IntRange(1), default=16, show_default=True, help="Most photos; spread over the folder."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the points.")
+@click.option(
+    "--max-error",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Largest relative depth error of one module.  [default: half of what spd-export allows the network]",
+)
+@click.option(
+    "--headroom",
+    type=click.FloatRange(1),
+    default=4.0,
+    show_default=True,
+    help="Tensors within this factor of overflowing stay float32.",
+)
+@click.version_option(__version__, prog_name="spd-calibrate")
+def main(**arguments: Any) -> None:
+    """Find the modules that a float16 or bfloat16 export must keep in float32.
+
+    Runs the network over photos and random points, records how large every tensor gets, computes each module alone in
+    the low precision, and writes a policy for spd-export that names as few and as small modules as do. Fails if no
+    policy brings the network within what spd-export allows.
+    """
+    checkpoint: Path | None = arguments["ckpt"]
+    check_source(checkpoint, arguments["seed_checkpoint"], arguments["preset"])
+    _check_out(arguments["out"], checkpoint)
+
+    _calibrate(arguments)
+
+
+def _calibrate(arguments: dict[str, Any]) -> None:
+    """Everything behind the checks of the arguments."""
+    # rich and torch are imported only now: they would make --help take seconds.
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("loading torch"):
+            importlib.import_module("calib.report")
+    from calib.choose import Settings, calibrate  # noqa: PLC0415
+    from calib.report import document, summarise  # noqa: PLC0415
+    from calib.samples import gate_samples, photo_samples  # noqa: PLC0415
+    from export.graphs import GraphOptions  # noqa: PLC0415
+    from export.phases import Phases  # noqa: PLC0415
+    from export.pipeline import load_source  # noqa: PLC0415
+    from spd.errors import ParityError  # noqa: PLC0415
+    from spd.files import write_atomically  # noqa: PLC0415
+    from spd.parity import TOLERANCES  # noqa: PLC0415
+
+    phases = Phases(console)
+    seeded = arguments["seed_checkpoint"]
+    size, points, precision = arguments["size"], arguments["points"], arguments["precision"]
+    with phases("reading the images"):
+        samples = photo_samples(arguments["images"], size, points, arguments["max_images"], arguments["seed"])
+        samples += gate_samples(size, points)
+    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
+        source = load_source(arguments["ckpt"], seeded, arguments["preset"])
+    max_error = arguments["max_error"] or TOLERANCES[precision].max / 2
+    settings = Settings(precision, max_error, arguments["headroom"])
+    options = GraphOptions(*size)
+    calibration = calibrate(source.model, options, samples, settings, phases)
+    summarise(calibration, settings, console)
+    if not calibration.result.within(settings.tolerance):
+        raise ParityError(
+            f"{precision} does not pass with {len(calibration.kept)} modules in float32: relative depth error "
+            f"{calibration.result.max:.2g} (at most {settings.tolerance.max:g}), mean {calibration.result.mean:.2g} "
+            f"(at most {settings.tolerance.mean:g}); no policy was written; export without --precision {precision}"
+        )
+    text = json.dumps(
+        document(calibration, settings, source, options, samples, arguments["seed"]), indent=2, allow_nan=False
+    )
+    with write_atomically(arguments["out"]) as file:
+        file.write(f"{text}\n".encode())
+    console.print(f"{arguments['out']}, {phases.seconds:.0f} s", soft_wrap=True)
+    console.print(f"Use it: spd-export --policy {arguments['out']} ...", soft_wrap=True)
+
+
+def _check_out(out: Path, checkpoint: Path | None) -> None:
+    """Refuse a place that cannot be written before the slow part."""
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"the folder of {out} does not exist; make it first", param_hint="--out")
+    if not os.access(out.parent, os.W_OK):
+        raise click.BadParameter(f"the folder of {out} is read-only; choose another", param_hint="--out")
+    if checkpoint is not None and os.path.realpath(out) == os.path.realpath(checkpoint):
+        raise click.BadParameter(f"{out} would overwrite the checkpoint; choose another name", param_hint="--out")
+
+
+if __name__ == "__main__":
+    main()

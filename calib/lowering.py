@@ -1,0 +1,228 @@
+"""The depth error that modules cause when they are computed in float16 or bfloat16, all else in float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from calib.samples import Sample
+from export.graphs import GraphOptions, deployed
+from export.layers import Dense
+from export.policy import Policy, compute_in, lowerable_modules
+from spd.errors import ExportError
+from spd.models import SPD
+from spd.parity import Tolerance
+
+GRAPHS = ("encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class DepthError:
+    """Relative depth errors; infinite where a depth is not a number."""
+
+    max: float
+    """Largest of all points."""
+    mean: float
+    """Mean of the worst image."""
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Whether both errors are allowed."""
+        return self.max <= tolerance.max and self.mean <= tolerance.mean
+
+    @classmethod
+    def worst(cls, errors: Sequence[DepthError]) -> DepthError:
+        """Of several images."""
+        return cls(max(error.max for error in errors), max(error.mean for error in errors))
+
+
+class Lowering:
+    """One model over samples, in float32 and with any of its modules in a lower precision."""
+
+    def __init__(self, model: SPD, dtype: torch.dtype, options: GraphOptions, samples: Sequence[Sample]) -> None:
+        """Run the model in float32.
+
+        Raises:
+            ExportError: a depth is not finite in float32.
+        """
+        self._model, self._dtype, self._options, self._samples = model, dtype, options, samples
+        self._exact = _pair(model, torch.float32, options, ())
+        self.lowerable = _lowerable(_pair(model, dtype, options, ()), dtype)
+        """Modules that a policy may name and that are not float32 anyway, by their path."""
+        self.units = outermost(self.lowerable)
+        """Those of them that lie in no other."""
+        self._caches: list[tuple[Tensor, ...]] = []
+        self._depths: list[Tensor] = []
+        for sample in samples:
+            cache = _encode(self._exact, sample)
+            depth = _decode(self._exact, cache, sample)
+            if not bool(depth.isfinite().all()):
+                raise ExportError(
+                    f"{sample.name}: the model's depth is not finite in float32 either; check the checkpoint's weights"
+                )
+            self._caches.append(cache)
+            self._depths.append(depth)
+
+    def inside(self, unit: str) -> list[str]:
+        """Modules inside a unit that a policy may name, the smallest first."""
+        paths = [name for name in self.lowerable if name.startswith(f"{unit}.")]
+        return sorted(paths, key=lambda name: sum(p.numel() for p in self._submodule(name).parameters()))
+
+    def whole(self, kept: Collection[str], tick: Callable[[float], None]) -> DepthError:
+        """Error of the whole network in the lower precision with the modules `kept` in float32."""
+        graphs = _pair(self._model, self._dtype, self._options, kept)
+        errors = []
+        for i, sample in enumerate(self._samples):
+            tick(i / len(self._samples))
+            with _rounded_once():
+                errors.append(_error(graphs, _encode(graphs, sample), sample, self._depths[i]))
+        return DepthError.worst(errors)
+
+    def alone(self, unit: str, kept: Collection[str], most: int) -> DepthError:
+        """Error of one unit in the lower precision, without those `kept` inside it, over the first `most` samples."""
+        graph, _, path = unit.partition(".")
+        errors = []
+        with self._lowered(graph, path, self._low_units([unit], kept)[unit]):
+            for i, sample in enumerate(self._samples[:most]):
+                errors.append(self._run(graph, i, sample))
+        return DepthError.worst(errors)
+
+    def each_alone(self, kept: Collection[str], most: int, tick: Callable[[float], None]) -> dict[str, DepthError]:
+        """As `alone`, for every unit that is not kept itself.
+
+        What comes before the unit in the encoder is not computed again: its outputs are remembered, image by image.
+        """
+        low = self._low_units([unit for unit in self.units if unit not in kept], kept)
+        samples = self._samples[:most]
+        errors: dict[str, list[DepthError]] = {unit: [] for unit in low}
+        for i, sample in enumerate(samples):
+            outputs = self._outputs(sample)
+            with ExitStack() as before:
+                # The encoder's units in the order in which they run, then the decoder's, which start from the cache.
+                for count, unit in enumerate([*outputs, *(unit for unit in self.units if unit not in outputs)]):
+                    tick((i + count / len(self.units)) / len(samples))
+                    graph, _, path = unit.partition(".")
+                    if unit in low:
+                        with self._lowered(graph, path, low[unit]):
+                            errors[unit].append(self._run(graph, i, sample))
+                    if unit in outputs:
+                        before.enter_context(self._lowered(graph, path, _Remembered(outputs[unit])))
+        return {unit: DepthError.worst(found) for unit, found in errors.items()}
+
+    def _run(self, graph: str, i: int, sample: Sample) -> DepthError:
+        with _rounded_once():
+            cache = _encode(self._exact, sample) if graph == "encoder" else self._caches[i]
+            return _error(self._exact, cache, sample, self._depths[i])
+
+    def _outputs(self, sample: Sample) -> dict[str, Tensor]:
+        """What the encoder's units give, in the order in which they run."""
+        outputs: dict[str, Tensor] = {}
+
+        def keep(unit: str) -> Any:
+            return lambda _module, _inputs, output: outputs.update({unit: output})
+
+        with ExitStack() as hooks:
+            for unit in self.units:
+                if unit.startswith("encoder."):
+                    hooks.callback(self._submodule(unit).register_forward_hook(keep(unit)).remove)
+            _encode(self._exact, sample)
+        return outputs
+
+    def _low_units(self, units: Sequence[str], kept: Collection[str]) -> dict[str, nn.Module]:
+        """Units in the lower precision, with casts around them."""
+        low = _pair(self._model, self._dtype, self._options, [name for name in kept if name not in units])
+        host = _pair(self._model, torch.float32, self._options, ())
+        for graph in GRAPHS:
+            compute_in(host[graph], low[graph], Policy(tuple(units)).of(graph), self._dtype, torch.float32)
+        return {unit: _submodule(host, unit) for unit in units}
+
+    @contextmanager
+    def _lowered(self, graph: str, path: str, module: nn.Module) -> Iterator[None]:
+        """Another module in place of one of the float32 form, for a while."""
+        original = self._exact[graph].get_submodule(path)
+        self._exact[graph].set_submodule(path, module)
+        try:
+            yield
+        finally:
+            self._exact[graph].set_submodule(path, original)
+
+    def _submodule(self, name: str) -> nn.Module:
+        return _submodule(self._exact, name)
+
+
+class _Remembered(nn.Module):
+    """Gives what a module gave before."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Tensor) -> Tensor:
+        return self.output
+
+
+class _ProductsInFloat32(TorchDispatchMode):
+    """Low-precision products multiply in float32 and round once, as tensor cores do and as `export.evaluate` does.
+
+    torch's own float16 products take 20 to 60 times as long on a CPU, and accumulate as they like.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        low = args and isinstance(args[0], Tensor) and args[0].dtype in (torch.float16, torch.bfloat16)
+        if not low or func.overloadpacket.__name__ not in ("matmul", "conv2d"):
+            return func(*args, **(kwargs or {}))
+        wide = (x.float() if isinstance(x, Tensor) else x for x in args)
+        return func(*wide, **(kwargs or {})).to(args[0].dtype)
+
+
+def _rounded_once() -> TorchDispatchMode:
+    return _ProductsInFloat32()  # type: ignore[no-untyped-call]
+
+
+def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
+    pair = deployed(model, dtype, replace(options, policy=Policy(tuple(kept)), with_routes=False))
+    return dict(zip(GRAPHS, pair, strict=True))
+
+
+def _submodule(graphs: dict[str, nn.Module], name: str) -> nn.Module:
+    graph, _, path = name.partition(".")
+    return graphs[graph].get_submodule(path)
+
+
+def _lowerable(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
+    names = [f"{graph}.{path}" for graph, module in graphs.items() for path in lowerable_modules(module)]
+    # The last layer of the head is an island (design 5).
+    return [name for name in names if not isinstance(m := _submodule(graphs, name), Dense) or m.weight.dtype == dtype]
+
+
+def outermost(names: Collection[str]) -> list[str]:
+    """Names of modules without those that lie in another of them."""
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+@torch.inference_mode()
+def _encode(graphs: dict[str, nn.Module], sample: Sample) -> tuple[Tensor, ...]:
+    cache: tuple[Tensor, ...] = graphs["encoder"](sample.image)
+    return cache
+
+
+@torch.inference_mode()
+def _decode(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample) -> Tensor:
+    (depth,) = graphs["decoder"](*cache, sample.points)
+    assert isinstance(depth, Tensor)
+    return depth
+
+
+def _error(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor) -> DepthError:
+    try:
+        depth = _decode(graphs, cache, sample)
+    except IndexError:  # learned offsets that are NaN point to no row of the map
+        return DepthError(math.inf, math.inf)
+    error = (depth.double() / expected.double() - 1).abs().nan_to_num(nan=math.inf)
+    return DepthError(float(error.max()), float(error.mean()))
