@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEMO := demo
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-gpu check format clean
 
 demo: $(READY)
 	mkdir -p $(DEMO)
@@ -17,6 +17,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Needs an NVIDIA GPU; each test says what it lacks.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu -rs
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,0 +1,82 @@
+"""What the NVIDIA driver says of the GPUs, asked of its own libraries so that no package is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from spd.runtime.devices import cuda_missing
+
+WINDOWS = sys.platform == "win32"
+
+# Numbers of CUdevice_attribute.
+_MAJOR, _MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class GpuInfo:
+    """One GPU."""
+
+    name: str
+    """Such as NVIDIA H200."""
+    compute_capability: str
+    """Such as 9.0."""
+    memory_bytes: int
+    """All of its memory."""
+
+
+def gpus() -> list[GpuInfo]:
+    """The GPUs that CUDA programs see, in CUDA's order; empty if there are none."""
+    if cuda_missing() is not None:
+        return []
+    driver = ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1")
+    count = ctypes.c_int(0)
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    return [_gpu(driver, ordinal) for ordinal in range(count.value)]
+
+
+def _gpu(driver: Any, ordinal: int) -> GpuInfo:
+    device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    memory, name = ctypes.c_size_t(0), ctypes.create_string_buffer(256)
+    driver.cuDeviceGet(ctypes.byref(device), ordinal)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return GpuInfo(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value)
+
+
+def driver_version() -> str | None:
+    """Version of the driver, such as 580.65.06, and the CUDA version that it supports; None without a driver."""
+    if cuda_missing() is not None:
+        return None
+    supported = ctypes.c_int(0)
+    ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1").cuDriverGetVersion(ctypes.byref(supported))
+    cuda = f"for CUDA {_dotted(supported.value)}"
+    text = ctypes.create_string_buffer(96)
+    try:
+        management = ctypes.CDLL("nvml.dll" if WINDOWS else "libnvidia-ml.so.1")
+        status = management.nvmlInit_v2() or management.nvmlSystemGetDriverVersion(text, len(text))
+    except (OSError, AttributeError):
+        return cuda
+    return cuda if status else f"{text.value.decode(errors='replace')}, {cuda}"
+
+
+def cuda_runtime_version() -> str | None:
+    """Version of a CUDA runtime that the system's loader finds, such as 13.0; None if there is none."""
+    for major in (13, 12):
+        try:
+            runtime = ctypes.CDLL(f"cudart64_{major}.dll" if WINDOWS else f"libcudart.so.{major}")
+        except OSError:
+            continue
+        version = ctypes.c_int(0)
+        if runtime.cudaRuntimeGetVersion(ctypes.byref(version)) == 0:
+            return _dotted(version.value)
+    return None
+
+
+def _dotted(version: int) -> str:
+    """CUDA writes 13.2 as 13020."""
+    return f"{version // 1000}.{version % 1000 // 10}"
