@@ -14,7 +14,7 @@ from typing import Any
 from engines.progress import on_interrupt
 from spd.bundle import Bundle
 from spd.errors import BundleError
-from spd.files import write_atomically
+from spd.files import is_alive, write_atomically
 from spd.manifest import MANIFEST, FileRecord, Manifest
 from spd.plans import PlanRecord
 
@@ -34,7 +34,7 @@ def staging(bundle: Path) -> Iterator[Path]:
     for leftover in bundle.glob(f"{_PREFIX}*{_SUFFIX}"):
         owner = leftover.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
         # In a container, every build may be process 1.
-        if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):
+        if owner.isdigit() and (int(owner) == os.getpid() or not is_alive(int(owner))):
             shutil.rmtree(leftover, ignore_errors=True)
     folder = bundle / f"{_PREFIX}{os.getpid()}{_SUFFIX}"
     folder.mkdir()
@@ -42,18 +42,6 @@ def staging(bundle: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":
-        return True  # there os.kill ends the process; leave the folder alone
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:

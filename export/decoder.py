@@ -41,6 +41,7 @@ class DeployedDecoder(nn.Module):
         h = self.b2(h, tokens)
         h, _ = self.b3a(h, l3_kv)
         h, alpha = self.b3b(h, l4_kv)
+        assert alpha is not None
         routes = alpha.topk(self.routed_tokens, dim=-1, sorted=True).indices
         h = self.b5(h, central, gather_rows(l4_routed, routes), points)
         depth = self.head(h)
@@ -169,9 +170,9 @@ class GlobalCrossAttn(nn.Module):
             GlobalCrossAttnLayer(layer, dtype, routing_dtype if i == last else None) for i, layer in enumerate(layers)
         )
 
-    def forward(self, h_BKD: Tensor, keys_values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, h_BKD: Tensor, keys_values: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Queries [B, K, D] and K, V of each layer, [B, heads, N, d_head], to h and alpha-bar [B, K, N] (B3b only)."""
-        alpha = h_BKD
+        alpha: Tensor | None = None
         for layer, keys, values in zip(self.layers, keys_values[::2], keys_values[1::2], strict=True):
             h_BKD, alpha = layer(h_BKD, keys, values)
         return h_BKD, alpha
@@ -191,10 +192,10 @@ class GlobalCrossAttnLayer(nn.Module):
         self.w_o = Dense(layer.w_o.weight, layer.w_o.bias, dtype)
         self.ffn = FeedForward(layer.ln_ff, layer.ffn, dtype)
 
-    def forward(self, h_BKD: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, h_BKD: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries [B, K, D], K and V [B, heads, N, d_head], to h and the head-averaged weights [B, K, N] if routing."""
         q_BHKE = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        alpha_BKN = h_BKD
+        alpha_BKN: Tensor | None = None
         if self.routing_dtype is None:
             mixed_BHKE = attend(q_BHKE, keys, values)
         else:

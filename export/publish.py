@@ -19,6 +19,7 @@ from export.graphs import GraphPair
 from export.runners import GraphFiles
 from spd.bundle import MANIFEST, FileRecord, Manifest
 from spd.errors import ExportError
+from spd.files import is_alive
 from spd.version import __version__
 
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -77,24 +78,12 @@ def _remove_leftovers(target: Path) -> None:
         *target.parent.glob(f".{target.name}.*{_PARTIAL}"),
     ):
         owner = folder.name.removeprefix(f".{target.name}.").split(".")[0]
-        if not owner.isdigit() or _alive(int(owner)):
+        if not owner.isdigit() or is_alive(int(owner)):
             continue
         if folder.suffix == _REPLACED and not target.exists():
             folder.rename(target)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":
-        return True  # there os.kill ends the process; leave the folder alone
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def write_graphs(folder: Path, precision: str, graphs: GraphPair) -> GraphFiles:

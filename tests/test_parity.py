@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from conftest import SMALL_HEIGHT, SMALL_WIDTH
 
 from export.reference import make_reference
 from spd.config import PRESETS
 from spd.models import seeded
 from spd.parity import UNDECIDED, check_images, check_points, relative_error
+
+HEIGHT, WIDTH = 160, 192
 
 
 def test_errors_count_where_the_route_is_decided() -> None:
@@ -23,12 +24,12 @@ def test_errors_count_where_the_route_is_decided() -> None:
 def test_undecided_routes_are_those_whose_last_place_float64_decides_by_a_hair() -> None:
     """The margin is computed again in float64, by sorting all weights."""
     model = seeded(PRESETS["atto"])
-    reference = make_reference(model, SMALL_HEIGHT, SMALL_WIDTH, 512, lambda share: None)
+    reference = make_reference(model, HEIGHT, WIDTH, 512, lambda share: None)
     kept: list[torch.Tensor] = []
     exact = seeded(PRESETS["atto"]).double()
     exact.b3b.register_forward_hook(lambda _module, _inputs, outputs: kept.append(outputs[1]))
     with torch.inference_mode():
-        images = torch.from_numpy(check_images(SMALL_HEIGHT, SMALL_WIDTH)).permute(0, 3, 1, 2).double() / 255
+        images = torch.from_numpy(check_images(HEIGHT, WIDTH)).permute(0, 3, 1, 2).double() / 255
         exact.decode(exact.encode(images), torch.from_numpy(reference.points).double())
     weights = np.sort(kept[0].numpy(), axis=-1)[..., ::-1]
     margin = 1 - weights[..., 20] / weights[..., 19]

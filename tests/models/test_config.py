@@ -94,6 +94,7 @@ def test_refused_types(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (256, 320), (128, 160), (32, 640), (640, 32)])
 def test_sizes_that_fit(height: int, width: int) -> None:
     check_size(height, width, SPDConfig())
+    assert (height // 32) * (width // 32) >= SPDConfig().routed_tokens
 
 
 @pytest.mark.parametrize("size", [(480, 650), (481, 640), (0, 640), (-32, -640), (16, 640)])
