@@ -84,7 +84,7 @@ class ParityResult:
             "tolerance": asdict(self.tolerance),
             "equal_route_sets": self.equal_route_sets,
             "shared_routes": self.shared_routes,
-            "undecided": self.undecided,
+            "undecided": [list(point) for point in self.undecided],
             "worst": asdict(self.worst),
             "cases": [asdict(case) for case in self.cases],
         }
