@@ -1,4 +1,4 @@
-# Two commands need nothing but Python 3.10 or later: `make demo` and `make test`. Both set up .venv by themselves.
+# Two commands need nothing but Python 3.11 or later: `make demo` and `make test`. Both set up .venv by themselves.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,7 +36,7 @@ clean:
 
 # Made again whenever what it installs has changed. About 5.5 GB: torch for Linux comes with CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"Python 3.10 or later is needed, $(PYTHON) is {v[0]}.{v[1]}; try: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
 	touch $(READY)
