@@ -21,10 +21,9 @@ from spd.errors import ExportError
 from spd.models import SPD
 from spd.version import __version__
 
-OPSETS = (18, 23)
-"""Smallest and largest opset to export. torch traces at 18; from 20 on, GELU is one node."""
-
 DEFAULT_OPSET = 20
+"""The first opset in which GELU is one node."""
+
 BF16_OPSET = 22
 """The first opset whose Conv takes bfloat16."""
 IR_VERSION = 10

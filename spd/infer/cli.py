@@ -9,10 +9,8 @@ from typing import Any
 import click
 
 from spd.cli import Command
-from spd.contract import PRECISIONS
+from spd.contract import BACKENDS, PRECISIONS
 from spd.version import __version__
-
-BACKENDS = ("auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "torch")
 
 EXAMPLES = """\b
 Examples:
@@ -57,7 +55,9 @@ def _intrinsics(
     metavar="DIR",
     help="A bundle made by spd-export, or the folder that holds it.",
 )
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What runs the model.")
+@click.option(
+    "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the graphs.  [default: the backend's]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .npz instead of CSV to stdout."

@@ -7,7 +7,8 @@
 Imports neither torch nor ONNX Runtime until a backend is chosen.
 """
 
-from spd.runtime.loading import BACKENDS, load
+from spd.contract import BACKENDS
+from spd.runtime.loading import load
 from spd.runtime.model import Model, Scene
 
 __all__ = ["BACKENDS", "Model", "Scene", "load"]

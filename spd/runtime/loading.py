@@ -8,14 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from spd.bundle import Bundle, open_bundle
-from spd.contract import PRECISIONS
+from spd.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
-
-BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "torch")
-"""In the order in which `auto` tries them."""
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 DEFAULT_SIZE = (480, 640)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import onnxruntime
 import pytest
 
@@ -45,7 +46,9 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
 
 
 def test_the_command_offers_the_backends_of_the_library() -> None:
-    assert ("auto", *BACKENDS) == cli.BACKENDS
+    (option,) = (parameter for parameter in cli.main.params if parameter.name == "backend")
+    assert isinstance(option.type, click.Choice)
+    assert ("auto", *BACKENDS) == tuple(option.type.choices)
 
 
 @pytest.mark.usefixtures("no_gpu")
