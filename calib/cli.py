@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from export.cli import Size, check_source
-from spd.cli import Command
+from export.cli import check_source
+from spd.cli import Command, Size
 from spd.config import PRESETS
 from spd.version import __version__
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command
-from spd.config import PRESETS, check_size
+from spd.cli import Command, Size
+from spd.config import PRESETS
 from spd.contract import PRECISIONS
 from spd.errors import BackendError
 from spd.version import __version__
@@ -30,24 +29,6 @@ Examples:
 A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, and
 parity.json, the comparison with the PyTorch model. It appears only if that comparison passes.
 """
-
-
-class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
-    """`HEIGHTxWIDTH` in pixels."""
-
-    name = "HxW"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Read "480x640" as (480, 640)."""
-        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a size: expected HEIGHTxWIDTH in pixels, such as 480x640", param, ctx)
-        height, width = int(match[1]), int(match[2])
-        try:
-            check_size(height, width, PRESETS["tiny"])
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return height, width
 
 
 def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None) -> None:

@@ -62,6 +62,7 @@ def load_source(checkpoint: Path | None, seeded_preset: str | None, preset: str 
         model = seeded(PRESETS[seeded_preset])
         return Source(model, None, weights_sha256(model.state_dict()))
     loaded = load_checkpoint(checkpoint, preset)
+    assert isinstance(loaded.model, SPD)  # load_checkpoint refuses other networks unless they are asked for
     return Source(loaded.model, checkpoint.name, loaded.weights_sha256)
 
 

@@ -1,4 +1,4 @@
-"""What all commands of the project share: how they fail.
+"""What all commands of the project share: sizes, and how they fail.
 
 | what happened | stderr | exit code |
 |---|---|---|
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import Any
 
 import click
 
+from spd.config import PRESETS, check_size
 from spd.errors import SPDError
 
 INTERRUPTED = 130
@@ -49,6 +51,24 @@ class Command(click.Command):
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""
             raise click.ClickException(_one_line(f"{where}{error.strerror or error}")) from error
+
+
+class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
+    """`HEIGHTxWIDTH` in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read "480x640" as (480, 640)."""
+        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size: expected HEIGHTxWIDTH in pixels, such as 480x640", param, ctx)
+        height, width = int(match[1]), int(match[2])
+        try:
+            check_size(height, width, PRESETS["tiny"])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return height, width
 
 
 def note(message: str) -> None:

@@ -3,6 +3,7 @@
     SPDError
     ├── InputError          something the caller passed in
     │   ├── ImageError      an image that cannot be read or has no pixels to use
+    │   ├── DataError       a data set or one of its pairs that cannot be used
     │   └── PointsError     query points that cannot be read, are not finite, or lie outside
     ├── CheckpointError     weights that are missing, unsafe, or do not fit the model
     ├── BundleError         a bundle that is missing, incomplete, changed, or from a newer format
@@ -10,6 +11,7 @@
     │   ├── CudaError       a CUDA call failed
     │   │   └── DeviceMemoryError   the GPU, or pinned host memory, is full
     │   └── TensorRTError   a TensorRT call failed, or a plan is not what the manifest says
+    ├── TrainingError       a training run that cannot go on
     └── ExportError         a graph that cannot be written or is not what the contract says
         └── ParityError     a graph that does not compute what the model computes
 
@@ -30,6 +32,10 @@ class InputError(SPDError):
 
 class ImageError(InputError):
     """An image cannot be read, is too large, or has no usable pixels."""
+
+
+class DataError(InputError):
+    """A data set is missing or of an unknown layout, or one of its pairs cannot be used; names the file."""
 
 
 class PointsError(InputError):
@@ -58,6 +64,10 @@ class DeviceMemoryError(CudaError):
 
 class TensorRTError(BackendError):
     """A TensorRT call failed, or a plan is not what the manifest says; the message names the call and the tensor."""
+
+
+class TrainingError(SPDError):
+    """A training run cannot go on: the loss is not finite, or the run does not fit what it is resumed with."""
 
 
 class ExportError(SPDError):

@@ -15,7 +15,10 @@ FOLDERS = ("spd", "export", "engines", "calib", "tools", "tests")
 MAY_IMPORT = {"spd": set(), "export": {"spd"}, "engines": {"spd"}, "calib": {"spd", "export"}}
 MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 
-HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt")
+HEAVY = (
+    "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
+    "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
+)  # fmt: skip
 LIGHT = (
     "spd",
     "spd.runtime",
@@ -29,6 +32,11 @@ LIGHT = (
     "spd.doctor",
     "spd.plans",
     "spd.runtime.available",
+    "spd.train",
+    "spd.evaluate",
+    "spd.training.settings",
+    "spd.data.sources",
+    "spd.baselines.depth_anything",
 )
 
 

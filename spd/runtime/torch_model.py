@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spd.checkpoint import load_checkpoint
+from spd.checkpoint import NETWORKS, load_checkpoint
 from spd.config import check_size
 from spd.errors import BackendError
-from spd.models import Cache
 from spd.runtime.backend import Backend
 
 
 class TorchBackend(Backend):
-    """The literal model in float32, on a GPU if torch sees one."""
+    """The literal model, SPD or a baseline, in float32, on a GPU if torch sees one."""
 
     name = "torch"
     precision = "fp32"
@@ -30,7 +30,7 @@ class TorchBackend(Backend):
             BackendError: the model cannot take images of that size.
         """
         self.height, self.width = size
-        self._model = load_checkpoint(path).model
+        self._model = load_checkpoint(path, networks=tuple(NETWORKS)).model
         try:
             check_size(self.height, self.width, self._model.config)
         except ValueError as error:
@@ -38,13 +38,13 @@ class TorchBackend(Backend):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
 
-    def encode(self, image: NDArray[np.uint8]) -> Cache:
+    def encode(self, image: NDArray[np.uint8]) -> Any:
         """As in `Backend`."""
         with torch.inference_mode():
             image_BHW3 = torch.from_numpy(image).to(self._device)
             return self._model.encode(image_BHW3.permute(0, 3, 1, 2) / 255)
 
-    def decode(self, cache: Cache, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `Backend`."""
         with torch.inference_mode():
             depth, _ = self._model.decode(cache, torch.from_numpy(points).to(self._device))
