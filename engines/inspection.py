@@ -205,7 +205,8 @@ def _is_island(layer: Layer, islands: tuple[str, ...]) -> bool:
 
 def _dtypes(layer: dict[str, Any]) -> Iterator[str]:
     tensors = [*_objects(layer.get("Inputs")), *_objects(layer.get("Outputs"))]
-    texts = [str(tensor.get("Format/Datatype", tensor.get("Datatype", ""))) for tensor in tensors]
+    # "Format/Datatype" in TensorRT 10; 11 splits it, and its documents write both Datatype and DataType.
+    texts = [str(text) for tensor in tensors for key, text in tensor.items() if key.lower().endswith("datatype")]
     texts += [str(weights.get("Type", "")) for weights in _objects([layer.get("Weights")])]
     for text in texts:
         found = next((precision for precision, pattern in _DTYPES if pattern.search(text)), None)
