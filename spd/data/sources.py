@@ -1,0 +1,33 @@
+"""From what a user writes behind `--data` to a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from spd.data.pairs import Pairs
+
+ROOMS = "rooms"
+"""The name that stands for the procedural rooms instead of a folder."""
+
+Split = Literal["train", "test"]
+
+
+def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320)) -> Pairs:
+    """Open a data set.
+
+    Args:
+        data: "rooms", or a path to NYU Depth V2 in one of the layouts of `spd.data.nyu_dataset`.
+        split: train or test.
+        size: height and width in pixels that rooms are rendered at; pairs on disk have their own.
+
+    Raises:
+        DataError: there is nothing at the path, or nothing that is known.
+    """
+    if data == ROOMS:
+        from spd.data.rooms.pairs import RoomPairs  # noqa: PLC0415 - not needed for data on disk
+
+        return RoomPairs(*size, test=split == "test")
+    from spd.data.nyu_dataset import open_nyu  # noqa: PLC0415 - needs h5py and scipy
+
+    return open_nyu(data, split)

@@ -1,0 +1,189 @@
+"""The work of `spd-eval`: load, judge with a progress bar, then write files and print the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from spd.cli import note, write_stdout
+from spd.data.sources import ROOMS, open_pairs
+from spd.evaluation.picture import draw
+from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
+from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
+from spd.files import write_atomically
+from spd.runtime import load
+from spd.runtime.loading import CHECKPOINT_SUFFIXES, DEFAULT_SIZE
+
+DEFAULT_ROOMS = 100
+"""Rooms that are taken unless `--images` says otherwise; there is no end of them."""
+
+SKIPPED_SHOWN = 3
+"""Pairs that could not be used and are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    model: str
+    """A bundle, a folder that holds one, a checkpoint, or what the baseline calls its weights."""
+    data: str
+    """`rooms`, or a path."""
+    images: int | None = None
+    """Only the first so many pairs."""
+    ks: tuple[int, ...] = (1, 64, 256, 1024)
+    dense: bool = True
+    dense_points: int | None = None
+    seed: int = 0
+    median_scale: bool = False
+    backend: str = "auto"
+    precision: str | None = None
+    size: tuple[int, int] | None = None
+    """Height and width for a checkpoint, pixels."""
+    baseline: str | None = None
+    out: Path | None = None
+    """File with a suffix of `report.WRITERS`."""
+    pictures: Path | None = None
+    """Folder for a PNG per image."""
+
+
+def run(request: Request) -> None:
+    """Evaluate; files are written, then the table is printed.
+
+    Raises:
+        SPDError: the model or the data cannot be used.
+        click.UsageError: the request contradicts itself, or its results have no place to go.
+        OSError: a result cannot be written.
+    """
+    _check_out(request)
+    _check_pictures(request.pictures)
+    pairs = open_pairs(request.data, "test")
+    limit = request.images
+    if limit is None and request.data == ROOMS:
+        limit = DEFAULT_ROOMS
+    settings = Settings(
+        request.ks,
+        request.dense,
+        request.dense_points,
+        request.seed,
+        eigen_crop=request.data != ROOMS,
+        median_scale=request.median_scale,
+    )
+    console = Console(stderr=True)
+    with _predictor(request) as (predictor, subject), _progress(console) as progress:
+        if request.pictures is not None:
+            request.pictures.mkdir(exist_ok=True)
+        bar = progress.add_task("images", total=len(pairs) if limit is None else min(limit, len(pairs)))
+
+        def watch(judged: Judged | None) -> None:
+            if judged is not None and request.pictures is not None:
+                with write_atomically(request.pictures / f"{judged.index:05d}.png") as file:
+                    draw(judged).save(file, format="PNG")
+            progress.advance(bar)
+
+        evaluation = evaluate(predictor, pairs, settings, limit=limit, watch=watch)
+    found = document(evaluation, settings, subject, pairs.title)
+    if request.out is not None:
+        data = WRITERS[request.out.suffix.lower()](found)
+        with write_atomically(request.out) as out:
+            out.write(data)
+    _print(found, evaluation)
+
+
+def _print(found: dict[str, Any], evaluation: Evaluation) -> None:
+    """The table on stdout, and on stderr what was not as it should be."""
+    if evaluation.skipped:
+        more = len(evaluation.skipped) - SKIPPED_SHOWN
+        others = f"; and {more} more" if more > 0 else ""
+        shown = "; ".join(evaluation.skipped[:SKIPPED_SHOWN])
+        note(f"Skipped {len(evaluation.skipped)} that could not be used: {shown}{others}.")
+    if evaluation.not_finite:
+        note(f"{evaluation.not_finite} predictions were NaN or infinite; NaN counted as the lowest depth.")
+    console = Console()
+    with console.capture() as capture:
+        console.print(title(found), markup=False, highlight=False, soft_wrap=True)
+        console.print(table(found))
+        console.print(facts(found), markup=False, highlight=False, soft_wrap=True)
+    write_stdout(capture.get().encode(console.encoding, "replace"))
+
+
+def _check_out(request: Request) -> None:
+    """Refuse a file that cannot be written, before the slow part."""
+    out = request.out
+    if out is None:
+        return
+    if out.suffix.lower() not in WRITERS:
+        raise click.BadParameter(f"{out} must end in {' or '.join(WRITERS)}", param_hint="--out")
+    if out.is_dir():
+        raise click.BadParameter(f"{out} is a folder, expected a file", param_hint="--out")
+    _check_parent(out, "--out")
+    if os.path.realpath(out) == os.path.realpath(request.model):
+        raise click.BadParameter(f"{out} would overwrite the model; choose another name", param_hint="--out")
+
+
+def _check_pictures(folder: Path | None) -> None:
+    """Refuse a folder that cannot be made or written into."""
+    if folder is None:
+        return
+    if not folder.exists():
+        _check_parent(folder, "--pictures")
+    elif not folder.is_dir():
+        raise click.BadParameter(f"{folder} is a file, expected a folder", param_hint="--pictures")
+    elif not os.access(folder, os.W_OK):
+        raise click.BadParameter(f"{folder} is read-only; choose another", param_hint="--pictures")
+
+
+def _check_parent(path: Path, option: str) -> None:
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the folder of {path} does not exist; make it first", param_hint=option)
+    if not os.access(path.parent, os.W_OK):
+        raise click.BadParameter(f"the folder of {path} is read-only; choose another", param_hint=option)
+
+
+@contextmanager
+def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
+    """What is evaluated, and what the report calls it."""
+    name = Path(request.model).name
+    if request.baseline is not None:
+        from spd.baselines.depth_anything import load_depth_anything  # noqa: PLC0415 - only this baseline's business
+
+        network = load_depth_anything(request.model)
+        if network.relative and not request.median_scale:
+            message = f"{request.model} does not predict metres, but depth up to a scale of each image's own"
+            raise click.UsageError(f"{message}; add --median-scale")
+        yield network, Subject(name, None, request.baseline, "fp32", None)
+        return
+    path = Path(request.model)
+    if request.size is not None and path.suffix not in CHECKPOINT_SUFFIXES:
+        raise click.UsageError(f"--size is for checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}); a bundle has its own")
+    size = request.size or DEFAULT_SIZE
+    with load(path, backend=request.backend, precision=request.precision, size=size) as model:
+        sha256 = None
+        if model.manifest is not None:
+            name, sha256 = model.manifest.name, model.manifest.weights_sha256
+            if not model.manifest.trained:
+                note("Note: the weights of this bundle are random, not trained.")
+        height, width = model.size
+        yield model, Subject(name, sha256, model.backend, model.precision, f"{height}x{width}")
+
+
+def _progress(console: Console) -> Progress:
+    """A bar with the time left, if a person is looking."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,1 @@
+"""The loss and the metrics of depth at points."""
