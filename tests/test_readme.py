@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import spd.evaluate
+import spd.train
 from spd.checkpoint import save_checkpoint
 from spd.config import PRESETS
 from spd.data.rooms import render_room
@@ -20,8 +23,11 @@ from spd.models import seeded
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-USE_IT = README[README.index("## Use it") : README.index("## How the pieces fit")]
+USE_IT = README[README.index("## Use it") : README.index("## Train and evaluate")]
 """What runs anywhere; the commands of the TensorRT section need a GPU, and tests/calib runs spd-calibrate."""
+
+
+TRAIN = README[README.index("## Train and evaluate") : README.index("## How the pieces fit")]
 
 
 def blocks(language: str) -> list[str]:
@@ -76,3 +82,11 @@ def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", README))
     assert {"demo", "test", "check"} <= targets
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("line", [line for line in TRAIN.splitlines() if line.startswith(("spd-train", "spd-eval"))])
+def test_options_of_training_and_evaluation_exist(line: str) -> None:
+    """Their data is not here; tests/test_train.py and tests/evaluation run them on other data."""
+    name, *arguments = shlex.split(line)
+    command = {"spd-train": spd.train.main, "spd-eval": spd.evaluate.main}[name]
+    assert command.make_context(name, arguments).params["data"] is not None

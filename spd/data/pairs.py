@@ -32,6 +32,10 @@ class Pairs(Protocol):
     title: str
     """Data set, layout and split in a few words, for logs and tables."""
 
+    @property
+    def description(self) -> str:
+        """Where it was found, what it holds and what was left out, in a line for people; empty if there is no more."""
+
     def __len__(self) -> int:
         """How many pairs there are."""
 

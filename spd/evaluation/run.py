@@ -66,6 +66,8 @@ def run(request: Request) -> None:
     _check_out(request)
     _check_pictures(request.pictures)
     pairs = open_pairs(request.data, "test")
+    if pairs.description:
+        note(pairs.description)
     limit = request.images
     if limit is None and request.data == ROOMS:
         limit = DEFAULT_ROOMS

@@ -15,6 +15,7 @@ class RoomPairs:
     def __init__(self, height: int, width: int, *, test: bool = False, holes: bool = False) -> None:
         """Rooms of height x width pixels; `test` takes those never trained on, `holes` as in `render_room`."""
         self.title = f"rooms, {'test' if test else 'train'}"
+        self.description = ""
         self.size = (height, width)
         self.first_seed = ROOMS if test else 0
         self.holes = holes

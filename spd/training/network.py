@@ -1,0 +1,85 @@
+"""The network that a run begins with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from spd.checkpoint import NETWORKS, Network, load_checkpoint
+from spd.checkpoint_files import one_line, read, some_names, state_dict
+from spd.config import preset_name
+from spd.errors import CheckpointError
+from spd.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the first weights come from; what is not named is random, by the seed."""
+
+    pretrained: bool = True
+    """Take the backbone's from ImageNet; timm downloads them unless `backbone` is given."""
+    backbone: Path | None = None
+    """File with timm's ImageNet weights."""
+    init: Path | None = None
+    """Checkpoint to take all weights from, instead of the above."""
+
+
+def new_network(settings: Settings, start: Start) -> Network:
+    """The network before the first step, on the CPU, in training mode.
+
+    Raises:
+        CheckpointError: weights cannot be read, do not fit, or cannot be downloaded.
+    """
+    torch.manual_seed(settings.seed)
+    if start.init is not None:
+        return _initial(settings, start.init).train()
+    network = NETWORKS[settings.network](settings.config)
+    if start.pretrained:
+        name = settings.config.backbone
+        if start.backbone is None:
+            _load(network, _downloaded(name), f"timm's {name}")
+        else:
+            _load(network, _from_file(start.backbone), str(start.backbone))
+    return network.train()
+
+
+def _initial(settings: Settings, path: Path) -> Network:
+    checkpoint = load_checkpoint(path, networks=(settings.network,))
+    if checkpoint.config != settings.config:
+        name = preset_name(checkpoint.config) or "a network of other widths"
+        raise CheckpointError(f"{path} holds {name}, expected the run's preset, {settings.preset}; see --preset")
+    return checkpoint.model
+
+
+def _downloaded(name: str) -> Mapping[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True, features_only=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the ImageNet weights of {name} cannot be had ({one_line(error)}); go online once, give their file with "
+            "--backbone-weights, or start from nothing with --no-pretrained"
+        ) from error
+
+
+def _from_file(path: Path) -> Mapping[str, Tensor]:
+    """The weights in a file that timm published, under the names that timm gives them in a feature extractor."""
+    weights = state_dict(read(path).weights, path)
+    return {re.sub(r"^(stem|stages)\.(\d+)\.", r"\1_\2.", name): tensor for name, tensor in weights.items()}
+
+
+def _load(network: Network, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy into the backbone, whose dense layers timm keeps as 1x1 convolutions in some variants."""
+    expected = network.encoder.backbone.state_dict()
+    found = {name: weight.flatten(1) if weight.shape[2:] == (1, 1) else weight for name, weight in weights.items()}
+    if wrong := [name for name in expected if name not in found or found[name].shape != expected[name].shape]:
+        raise CheckpointError(
+            f"{source} does not fit the backbone {network.config.backbone}: {len(wrong)} of {len(expected)} weights "
+            f"are missing or of another shape ({some_names(wrong)}); take timm's weights of that name"
+        )
+    network.encoder.backbone.load_state_dict({name: found[name] for name in expected})

@@ -1,0 +1,257 @@
+"""The loop, on the baseline and on rooms: what is logged, kept and said, and what ends a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from training_support import SMALL, metrics
+
+from spd.data.rooms import RoomPairs
+from spd.errors import TrainingError
+from spd.training import loop, samples
+from spd.training.loop import Exact, train
+from spd.training.network import Start
+from spd.training.settings import EPOCH_OF_ROOMS, Settings
+from spd.training.state import BEST, LAST, State, read_last
+from spd.utils.losses import silog
+
+BASELINE = replace(SMALL, network="bilinear-mlp", batch=1, points=4, log_every=1, val_images=1)
+
+
+def run(folder: Path, given: Settings = BASELINE, *, resume: bool = False, workers: int = 0) -> State:
+    begin = read_last(folder) if resume else Start(pretrained=False)
+    return train(given, folder, Fabric(accelerator="cpu", devices=1), workers, begin)
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Tensor], Tensor]], None]:
+    """Have something done to the loss of a step, counted from 1."""
+
+    def register(step: int, change: Callable[[Tensor], Tensor]) -> None:
+        calls = iter(range(1, 1000))
+        monkeypatch.setattr(loop, "silog", lambda d, t: change(silog(d, t)) if next(calls) == step else silog(d, t))
+
+    return register
+
+
+def interrupt(loss: Tensor) -> Tensor:
+    os.kill(os.getpid(), signal.SIGINT)
+    return loss
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {int(row["step"]): float(row["loss"]) for row in metrics(folder) if "loss" in row}
+
+
+@pytest.fixture(scope="module")
+def every_step(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The loss of each of eight steps."""
+    folder = tmp_path_factory.mktemp("every_step")
+    run(folder, replace(BASELINE, max_steps=8))
+    return losses(folder)
+
+
+def mean(values: dict[int, float], *steps: int) -> Any:
+    return pytest.approx(sum(values[step] for step in steps) / len(steps), rel=1e-6)
+
+
+def test_a_row_is_the_mean_since_the_row_before(tmp_path: Path, every_step: dict[int, float]) -> None:
+    """Also across a validation in between, and with a last row that is shorter."""
+    run(tmp_path, replace(BASELINE, max_steps=8, log_every=3, val_every=2))
+    assert losses(tmp_path) == {
+        3: mean(every_step, 1, 2, 3),
+        6: mean(every_step, 4, 5, 6),
+        8: mean(every_step, 7, 8),
+    }
+    assert [row["step"] for row in metrics(tmp_path) if "abs_rel" in row] == ["2", "4", "6", "8"]
+
+
+def test_a_row_is_that_mean_also_across_a_stop(
+    tmp_path: Path, every_step: dict[int, float], at_step: Callable[..., None]
+) -> None:
+    given = replace(BASELINE, max_steps=8, log_every=4)
+    at_step(3, interrupt)
+    state = run(tmp_path, given)
+    assert (state.stopped, state.progress.step) == (True, 3)
+    assert losses(tmp_path) == {}
+    at_step(0, interrupt)
+    state = run(tmp_path, given, resume=True)
+    assert (state.stopped, state.progress.step) == (False, 8)
+    assert losses(tmp_path) == {4: mean(every_step, 1, 2, 3, 4), 8: mean(every_step, 5, 6, 7, 8)}
+
+
+def test_a_request_in_the_last_step_changes_nothing(tmp_path: Path, at_step: Callable[..., None]) -> None:
+    at_step(4, interrupt)
+    assert not run(tmp_path).stopped
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / LAST).read_bytes()
+    state = run(tmp_path, resume=True)
+    assert (state.stopped, state.progress.step, state.progress.best_step) == (False, 4, 4)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_only_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights at the second validation, which is the best; NaN is never."""
+    abs_rel = iter([0.5, 0.3, 0.4, float("nan")])
+    kept: list[dict[str, Tensor]] = []
+
+    def measured(network: nn.Module, *_: Any) -> dict[str, float]:
+        kept.append({name: weight.clone() for name, weight in network.state_dict().items()})
+        return {"abs_rel": next(abs_rel), "rmse": 1.0, "delta1": 0.0}
+
+    monkeypatch.setattr(loop, "validate", measured)
+    state = run(tmp_path, replace(BASELINE, val_every=1))
+    assert (state.progress.best_abs_rel, state.progress.best_step) == (0.3, 2)
+    content = torch.load(tmp_path / BEST, weights_only=True)
+    assert content["progress"]["best_step"] == 2
+    assert all(torch.equal(content["model"][name], weight) for name, weight in kept[1].items())
+    assert not all(torch.equal(content["model"][name], weight) for name, weight in kept[2].items())
+
+
+@pytest.mark.parametrize("given", [BASELINE, replace(BASELINE, log_every=100)])
+def test_a_loss_that_is_no_number_is_never_saved(tmp_path: Path, given: Settings, at_step: Callable[..., None]) -> None:
+    at_step(3, lambda loss: loss * torch.nan)
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path, replace(given, save_every=1))
+    assert str(caught.value) == (
+        "the loss is nan in step 3; look at the data, or begin a new run with a lower --lr, with --init "
+        f"{tmp_path / LAST} from step 2"
+    )
+    assert read_last(tmp_path)["progress"]["step"] == 2
+
+
+def test_nothing_is_kept_of_a_first_step_that_fails(tmp_path: Path, at_step: Callable[..., None]) -> None:
+    at_step(1, lambda loss: loss * torch.inf)
+    with pytest.raises(TrainingError, match=r"^the loss is inf in step 1; .* with a lower --lr$"):
+        run(tmp_path)
+    assert not (tmp_path / LAST).exists()
+
+
+def test_memory_that_ran_out_is_one_line(tmp_path: Path, at_step: Callable[..., None]) -> None:
+    def full(_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    at_step(2, full)
+    with pytest.raises(TrainingError, match=r"^the memory .* with 1 images of 128x160 and 4 points each; .*--batch.*$"):
+        run(tmp_path)
+
+
+def test_other_errors_are_not_hidden(tmp_path: Path, at_step: Callable[..., None]) -> None:
+    def broken(_: Tensor) -> Tensor:
+        raise RuntimeError("a mistake in SPD")
+
+    at_step(1, broken)
+    with pytest.raises(RuntimeError, match="a mistake in SPD"):
+        run(tmp_path)
+
+
+def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = os.getpid()
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        assert os.getpid() != main
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(samples, "sample_queries", deadly)
+    with pytest.raises(TrainingError, match=r"^a process that prepares batches died .* fewer --workers$"):
+        run(tmp_path, workers=1)
+
+
+def test_the_data_and_the_processes_are_those_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path)
+    content = read_last(tmp_path)
+    assert content["begun"] == {"processes": 1, "pairs": 1_000_000_000, "precision": "fp32"}
+    given = replace(BASELINE, max_steps=6)
+    with pytest.raises(TrainingError, match=r"^the number of processes was 1 .* and is 2 now, .*--devices"):
+        train(given, tmp_path, Fabric(accelerator="cpu", devices=2), 0, content)
+    monkeypatch.setattr(RoomPairs, "__len__", lambda self: 795)
+    with pytest.raises(TrainingError, match=r"of pairs was 1,000,000,000 .* is 795 now, .* give the same --data"):
+        train(given, tmp_path, Fabric(accelerator="cpu", devices=1), 0, content)
+    del content["begun"]  # as the first version wrote it
+    assert train(given, tmp_path, Fabric(accelerator="cpu", devices=1), 0, content).progress.step == 6
+
+
+def test_steps_of_epochs() -> None:
+    rooms = RoomPairs(64, 96)
+    assert loop._steps(Settings(), rooms, 1) == 30 * (EPOCH_OF_ROOMS // 8)
+    assert loop._steps(Settings(), rooms, 4) == 30 * (EPOCH_OF_ROOMS // 32)
+    assert loop._steps(Settings(max_steps=5), rooms, 1) == 5
+    assert loop._steps(Settings(overfit=2), rooms, 1) == 30
+
+
+class Remembers(nn.Module):
+    """A network that keeps what it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen: tuple[Tensor, Tensor]
+
+    def forward(self, image: Tensor, points: Tensor) -> Tensor:
+        self.seen = image, points
+        return points[..., 0] * self.weight
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_points_reach_the_network_as_they_are(precision: Any) -> None:
+    """Centres of pixels beyond 256 are no bfloat16, which has steps of 2 there."""
+    network = Remembers()
+    fabric = Fabric(accelerator="cpu", precision=precision)
+    image = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
+    points = torch.rand(1, 50, 2) * 640
+    fabric.setup(Exact(network))(image, points.view(torch.int32))
+    assert torch.equal(network.seen[1], points)
+    assert torch.equal(network.seen[0], image.float() / 255)
+    fabric.setup(network)(image.float(), points)
+    assert torch.equal(network.seen[1], points) == (precision == "32-true")
+
+
+def test_a_step_waits_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever brings a number back from a GPU is for rows, validations and checkpoints, none of which a step is."""
+    waits: list[str] = []
+    within = False
+
+    def counted(name: str) -> None:
+        own = getattr(Tensor, name)
+
+        def wrapper(self: Tensor, *arguments: Any, **options: Any) -> Any:
+            if within:
+                waits.append(name)
+            return own(self, *arguments, **options)
+
+        monkeypatch.setattr(Tensor, name, wrapper)
+
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__"):
+        counted(name)
+    own_step = loop._Run._step
+
+    def step(self: Any, batch: Any) -> None:
+        nonlocal within
+        within = True
+        own_step(self, batch)
+        within = False
+
+    monkeypatch.setattr(loop._Run, "_step", step)
+    run(tmp_path, replace(BASELINE, ema=0.9))
+    assert waits == []
+
+
+@pytest.fixture(autouse=True)
+def _own_seed() -> Iterator[None]:
+    """Training seeds torch; other tests shall not depend on it."""
+    with torch.random.fork_rng(devices=[]):
+        yield
