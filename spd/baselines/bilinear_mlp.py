@@ -30,11 +30,9 @@ class Stage1(nn.Module):
     no gradient.
     """
 
-    def __init__(self, config: SPDConfig, pretrained: bool) -> None:
+    def __init__(self, config: SPDConfig) -> None:
         super().__init__()
-        backbone: Any = timm.create_model(
-            config.backbone, pretrained=pretrained, features_only=True, conv_mlp=False, out_indices=(0,)
-        )
+        backbone: Any = timm.create_model(config.backbone, features_only=True, conv_mlp=False, out_indices=(0,))
         channels = backbone.feature_info.channels()
         if channels != [config.backbone_channels[0]]:
             raise ValueError(f"{config.backbone} has channels {channels}, the config says {config.backbone_channels}")
@@ -49,18 +47,17 @@ class Stage1(nn.Module):
 class BilinearMLP(nn.Module):
     """The baseline, called like `spd.models.SPD`."""
 
-    def __init__(self, config: SPDConfig, pretrained: bool = False) -> None:
-        """Build the network; `pretrained` loads ImageNet weights into the backbone, which timm may download.
+    def __init__(self, config: SPDConfig) -> None:
+        """Build the network with random weights.
 
         Args:
             config: of the SPD that it is compared with; read are `backbone` and the first of `backbone_channels` and
                 of `neck_channels`.
-            pretrained: as above.
         """
         super().__init__()
         self.config = config
         width = config.neck_channels[0]
-        self.encoder = Stage1(config, pretrained)
+        self.encoder = Stage1(config)
         self.neck = Projection(config.backbone_channels[0], width)
         # Like SPD's depth head: twice its input wide, and predictions start at 2.5 m (paper 6.5).
         self.w_1 = nn.Linear(width, 2 * width)

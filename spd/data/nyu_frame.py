@@ -83,11 +83,12 @@ def to_pair(frame: Frame, split: Split) -> Pair:
             f"{frame.depth_file} has {depth.shape[1]} x {depth.shape[0]} depths, but the image {frame.name} has "
             f"{width} x {height} pixels; expected the same size"
         )
-    where = ""
+    where, cut_from = "", None
     if split == "train" and (width, height) == NATIVE_SIZE:
         left, top, right, bottom = TRAIN_BOX
         image, depth = image[top:bottom, left:right].copy(), depth[top:bottom, left:right]
         where = f" in columns {left} to {right - 1} of rows {top} to {bottom - 1}, which training sees"
+        cut_from = (height, width)
     depth = np.where((depth > 0) & (depth < np.inf) & (depth != CLIPPED), depth, np.float32(0))
     # Every 8th value decides on the unit as well as all of them, and takes 0.3 ms instead of 3.
     valid = depth[depth > 0]
@@ -103,7 +104,7 @@ def to_pair(frame: Frame, split: Split) -> Pair:
             f"{frame.depth_file} has a median depth of {median:.4g} m when read as {frame.encoding}, expected "
             f"{low:g} to {high:g} m; it seems to be in another unit"
         )
-    return Pair(image, depth, frame.name)
+    return Pair(image, depth, frame.name, cut_from)
 
 
 def metres(values: npt.NDArray[Any], scale: float = 1.0) -> npt.NDArray[np.float32]:

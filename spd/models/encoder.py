@@ -14,10 +14,10 @@ from spd.models.attention import MapSelfAttn
 class Encoder(nn.Module):
     """ConvNeXt V2 with L3 self-attention between stages 3 and 4."""
 
-    def __init__(self, config: SPDConfig, pretrained: bool) -> None:
+    def __init__(self, config: SPDConfig) -> None:
         super().__init__()
-        # conv_mlp=False gives every variant the same dense layers; timm reshapes pretrained weights to fit.
-        backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, features_only=True, conv_mlp=False)
+        # conv_mlp=False gives every variant the same dense layers; small ones are published with 1x1 convolutions.
+        backbone: Any = timm.create_model(config.backbone, features_only=True, conv_mlp=False)
         channels = tuple(backbone.feature_info.channels())
         if channels != config.backbone_channels:
             raise ValueError(f"{config.backbone} has channels {channels}, the config says {config.backbone_channels}")

@@ -21,11 +21,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class SPD(nn.Module):
     """The network as the paper writes it: the reference for every deployed form."""
 
-    def __init__(self, config: SPDConfig, pretrained: bool = False) -> None:
-        """Build the network; `pretrained` loads ImageNet weights into the backbone, which timm may download."""
+    def __init__(self, config: SPDConfig) -> None:
+        """Build the network with random weights."""
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, pretrained)
+        self.encoder = Encoder(config)
         self.neck = PyramidNeck(config)
         self.precompute = Precompute(config)
         self.b1 = QueryEncoder(config)

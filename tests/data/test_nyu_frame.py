@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nyu_support import one_line, picture
 
+from spd.data.augment import place
 from spd.data.nyu_frame import Frame, metres, to_pair
 from spd.errors import DataError
 
@@ -52,6 +53,16 @@ def test_other_sizes_are_kept_whole(width: int, height: int) -> None:
     pair = to_pair(frame(np.full((height, width), 3.0, dtype=np.float32), width, height), "train")
     assert pair.image.shape == (height, width, 3)
     assert pair.depth.shape == (height, width)
+    assert pair.cut_from is None
+
+
+def test_a_training_crop_is_shown_as_large_as_in_the_whole() -> None:
+    """As large as the runtime shows it, which fits the whole picture: 565 of 640 columns at half size are 282."""
+    depth = np.full((480, 640), 3.0, dtype=np.float32)
+    placed = place(to_pair(frame(depth, 640, 480), "train"), 240, 320)
+    rows, columns = np.nonzero(placed.depth)
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (round(565 / 2), round(427 / 2))
+    assert placed.depth.max() == 3.0
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3, 5), (2, 4)])

@@ -76,7 +76,7 @@ def test_a_backbone_from_timm(published: dict[str, Tensor], monkeypatch: pytest.
 
     def pretrained(name: str, **options: Any) -> Any:
         model = create(name, **{**options, "pretrained": False})
-        if options["pretrained"]:
+        if options.get("pretrained"):
             asked.append(name)
             renamed = {key.replace("stem.", "stem_").replace("stages.", "stages_"): published[key] for key in published}
             model.load_state_dict({key: renamed[key] for key in model.state_dict()})
