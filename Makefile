@@ -5,12 +5,12 @@ BIN := .venv/bin
 READY := .venv/ready
 DEMO := demo
 
-.PHONY: demo test test-gpu check format clean
+.PHONY: demo test test-gpu bench-check check format clean
 
 demo: $(READY)
 	mkdir -p $(DEMO)
 	$(BIN)/python -m tools.render_room $(DEMO)/room.png --seed 21 --size 480x640
-	$(BIN)/spd-export --seed-checkpoint atto --out engines --name demo --size 256x320 --force
+	$(BIN)/spd-export --ckpt spd/weights/atto_rooms.safetensors --out engines --name demo --size 192x256 --force
 	$(BIN)/spd-infer $(DEMO)/room.png --points grid:300 --engines engines/demo \
 	    --out $(DEMO)/depth.csv --picture $(DEMO)/depth.png
 	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
@@ -22,6 +22,10 @@ test: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest tests/gpu -rs
 
+# Counted costs against the committed ones; tests/tools/test_bench_check.py does the quick part of it.
+bench-check: $(READY)
+	$(BIN)/python -m tools.bench_check
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,11 +36,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(DEMO) engines/demo
+	rm -rf .venv $(DEMO) engines/demo build/bench
 
 # Made again whenever what it installs has changed. About 5.5 GB: torch for Linux comes with CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,train,tools,dev]'
 	touch $(READY)

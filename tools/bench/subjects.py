@@ -1,0 +1,199 @@
+"""The rows' runtimes. Each imports its own packages only, since they count as memory."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.bench.rows import Row
+from tools.bench.subject import Inputs, Subject, peak_mb
+
+
+def make_subject(row: Row, graphs: Path, inputs: Inputs) -> Subject:
+    """The subject of a row.
+
+    Args:
+        row: of `ROWS`, but not one of torch, whose network is no file.
+        graphs: a bundle, or what `tools.bench.graphs` made for the network.
+        inputs: for one image.
+
+    Raises:
+        SPDError: it cannot run here.
+    """
+    if row.network == "spd" and row.backend != "openvino":
+        return Deployed(row.backend, graphs, inputs)
+    image: NDArray[Any] = inputs.image
+    files = {graph: graphs / f"{graph}.onnx" for graph in ("encoder", "decoder")}
+    if row.network == "dav2s":
+        files, image = {"encoder": graphs / "dense.onnx"}, dense_image(inputs)
+    elif row.network == "spd":
+        from spd.bundle import open_bundle  # noqa: PLC0415
+
+        bundle = open_bundle(graphs)
+        files = {graph: bundle.graph(graph, "fp32") for graph in files}
+    return (OpenVino if row.backend == "openvino" else OnnxRuntime)(row.backend, files, image, inputs)
+
+
+def dense_size(height: int, width: int) -> tuple[int, int]:
+    """The size nearest to an image's whose sides are multiples of Depth Anything's patches of 14 pixels."""
+    from spd.baselines.depth_anything_weights import PATCH  # noqa: PLC0415
+
+    return PATCH * max(1, round(height / PATCH)), PATCH * max(1, round(width / PATCH))
+
+
+def dense_image(inputs: Inputs) -> NDArray[np.float32]:
+    """What Depth Anything is timed on, float32 [B, 3, h, w]: numbers of the size that normalised photos have."""
+    shape = len(inputs.image), 3, *dense_size(*inputs.image.shape[1:3])
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+class Deployed(Subject):
+    """A bundle on one of SPD's own backends, in float32 on a CPU, on a GPU in float16 if it has that."""
+
+    def __init__(self, name: str, path: Path, inputs: Inputs) -> None:
+        from spd.bundle import open_bundle  # noqa: PLC0415
+        from spd.runtime.backend import Backend  # noqa: PLC0415
+
+        bundle = open_bundle(path)
+        self._inputs = inputs
+        self._backend: Backend
+        if name == "tensorrt":
+            from spd.runtime.tensorrt_backend import TensorRTBackend  # noqa: PLC0415
+
+            self._backend = TensorRTBackend(bundle, None, [])
+        else:
+            from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415
+
+            half = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
+            self._backend = OnnxRuntimeBackend(bundle, name, "fp16" if half else "fp32", inputs.threads)
+        self.scene_mb = None if self._backend.cache_bytes is None else self._backend.cache_bytes / 1e6
+        self._cache: Any = None
+
+    def encode(self) -> None:
+        """As in `Subject`."""
+        self._cache = self._backend.encode(self._inputs.image)
+
+    def decode(self, count: int) -> NDArray[np.float32]:
+        """As in `Subject`."""
+        return self._backend.decode(self._cache, self._inputs.first(count))
+
+
+class OnnxRuntime(Subject):
+    """Graphs on ONNX Runtime, bound as SPD's backend binds them. The encoder's outputs are the decoder's inputs."""
+
+    def __init__(self, name: str, files: dict[str, Path], image: NDArray[Any], inputs: Inputs) -> None:
+        import onnxruntime  # noqa: PLC0415
+
+        from spd.runtime.onnx_runtime import PROVIDERS  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = inputs.threads
+        self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
+        if self._device == "cuda":
+            onnxruntime.preload_dlls()
+        self._sessions = {
+            graph: onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[name]], enable_fallback=0)
+            for graph, path in files.items()
+        }
+        self._image, self._inputs = image, inputs
+        self._cache: dict[str, Any] = {}
+
+    def encode(self) -> None:
+        """As in `Subject`."""
+        session = self._sessions["encoder"]
+        binding = session.io_binding()
+        binding.bind_cpu_input("image", self._image)
+        names = [output.name for output in session.get_outputs()]
+        for name in names:
+            binding.bind_output(name, self._device if "decoder" in self._sessions else "cpu")
+        session.run_with_iobinding(binding)
+        self._cache = dict(zip(names, binding.get_outputs(), strict=True))
+        self.scene_mb = sum(value.tensor_size_in_bytes() for value in self._cache.values()) / 1e6
+
+    def decode(self, count: int) -> NDArray[np.float32]:
+        """As in `Subject`."""
+        session = self._sessions["decoder"]
+        binding = session.io_binding()
+        for name, value in self._cache.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_cpu_input("points", self._inputs.first(count))
+        binding.bind_output("depth", "cpu")
+        session.run_with_iobinding(binding)
+        depth: NDArray[np.float32] = binding.get_outputs()[0].numpy()
+        return depth
+
+
+class OpenVino(Subject):
+    """Graphs on OpenVINO's CPU plugin, for one image, in float32 also where the processor could do less."""
+
+    def __init__(self, _name: str, files: dict[str, Path], image: NDArray[Any], inputs: Inputs) -> None:
+        openvino: Any = importlib.import_module("openvino")
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": inputs.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        }
+        self._requests = {}
+        for graph, path in files.items():
+            model = core.read_model(str(path))
+            # Known sizes are what it is best at; K stays open.
+            model.reshape({i.any_name: openvino.PartialShape([1, *list(i.partial_shape)[1:]]) for i in model.inputs})
+            self._requests[graph] = core.compile_model(model, "CPU", settings).create_infer_request()
+        encoder = self._requests["encoder"]
+        self._tensor, self._image, self._inputs = openvino.Tensor, np.ascontiguousarray(image), inputs
+        encoder.set_tensor("image", self._tensor(self._image, shared_memory=True))
+        names = [output.any_name for output in encoder.model_outputs]
+        self.scene_mb = sum(encoder.get_tensor(name).byte_size for name in names) / 1e6
+        if "decoder" in self._requests:
+            for name in names:
+                self._requests["decoder"].set_tensor(name, encoder.get_tensor(name))
+
+    def encode(self) -> None:
+        """As in `Subject`."""
+        self._requests["encoder"].infer()
+
+    def decode(self, count: int) -> NDArray[np.float32]:
+        """As in `Subject`."""
+        decoder = self._requests["decoder"]
+        decoder.set_tensor("points", self._tensor(self._inputs.first(count), shared_memory=True))
+        decoder.infer()
+        depth: NDArray[np.float32] = decoder.get_tensor("depth").data
+        return depth
+
+
+class MatrixProduct(Subject):
+    """A large matrix product, as `spd-profile` measures the machine's rate: the best of half a second."""
+
+    SIDE = 1024
+    """Rows and columns that `turn`'s milliseconds are for, whatever was multiplied."""
+
+    def __init__(self, backend: str, threads: int) -> None:
+        from engines.profile_times import Settings  # noqa: PLC0415
+
+        precision = "fp16" if backend == "onnxruntime-cuda" else "fp32"
+        self._settings = Settings(backend, precision, points=1, runs=1, threads=threads)
+        self._flops = 0.0
+
+    def encode(self) -> None:
+        """As in `Subject`."""
+        from engines.profile_machine import measure  # noqa: PLC0415
+
+        machine = measure(self._settings, bandwidth=1.0)  # the bandwidth is not asked for
+        assert machine is not None
+        self._flops = machine.flops
+
+    def prepare(self, work: int) -> float:
+        """As in `Subject`; it warms up by itself."""
+        return peak_mb()
+
+    def turn(self, work: int) -> float:
+        """As in `Subject`."""
+        self._run(work)
+        return 2 * self.SIDE**3 / self._flops * 1e3
