@@ -57,9 +57,9 @@ class VerticalGradient:
         return cls(float(a), float(b))
 
 
-def abs_rel(predictor: Predictor, pairs: RgbdSamples, *, median_scale: bool) -> float:
-    """Mean AbsRel over the images of `pairs`."""
-    settings = Settings(ks=(), dense_points=POINTS, median_scale=median_scale)
+def abs_rel(predictor: Predictor, pairs: RgbdSamples, *, median_scale: bool, points: int = POINTS) -> float:
+    """Mean AbsRel over the images of `pairs`, at up to `points` pixels of each."""
+    settings = Settings(ks=(), dense_points=points, median_scale=median_scale)
     return evaluate(predictor, pairs, settings).by_k[DENSE].abs_rel
 
 
