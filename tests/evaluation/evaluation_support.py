@@ -28,6 +28,7 @@ class SomePairs:
 
     items: Sequence[Pair | DataError]
     title: str = "some data, test"
+    description: str = ""
     read: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:

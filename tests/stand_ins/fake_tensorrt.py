@@ -38,6 +38,7 @@ CLASSES: tuple[type, ...] = (
     trt_parser.ITensor,
     trt_parser.OnnxParser,
     trt_parser.ParserError,
+    trt_progress.IProfiler,
     trt_progress.IProgressMonitor,
 )
 """What it offers besides enumerations."""

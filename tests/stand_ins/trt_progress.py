@@ -10,6 +10,17 @@ from typing import Any
 from stand_ins.machine import current
 
 
+class IProfiler:
+    """Base of profilers; a subclass must call `__init__`."""
+
+    def __init__(self) -> None:
+        self._made = True
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        """A layer has run, in milliseconds."""
+        raise RuntimeError('Tried to call pure virtual function "IProfiler::report_layer_time"')
+
+
 class IProgressMonitor:
     """Base of progress monitors; a subclass must call `__init__`."""
 
