@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command, note, write_stdout
+from spd.cli import Command, note, writable, write_stdout
 from spd.contract import BACKENDS, PRECISIONS
 from spd.version import __version__
 
@@ -31,19 +31,6 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
 """
 
 
-def _writable(suffix: str) -> Any:
-    """A callback that sees that a file with a suffix can be written."""
-
-    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-        if value is not None and value.suffix.lower() != suffix:
-            raise click.BadParameter(f"{value} must end in {suffix}", ctx, param)
-        if value is not None and not value.parent.is_dir():
-            raise click.BadParameter(f"the folder of {value} does not exist; make it first", ctx, param)
-        return value
-
-    return check
-
-
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
@@ -64,14 +51,14 @@ def _writable(suffix: str) -> Any:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_writable(".json"),
+    callback=writable(".json"),
     metavar="FILE.json",
     help="Write everything, operator by operator.",
 )
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_writable(".png"),
+    callback=writable(".png"),
     metavar="FILE.png",
     help="Draw a bar of blocks for each graph.",
 )

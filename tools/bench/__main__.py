@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from spd.cli import Command, Size, note, write_stdout
+from spd.cli import Command, Size, note, writable, write_stdout
 from spd.config import PRESETS
 
 ROUNDS, QUICK_ROUNDS = 15, 3
@@ -40,19 +40,6 @@ class Sizes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
         return tuple(dict.fromkeys(Size().convert(part, param, ctx) for part in str(value).split(",")))
 
 
-def _writable(suffix: str) -> Any:
-    """A callback that sees that a file with a suffix can be written, before minutes are spent."""
-
-    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-        if value is not None and value.suffix.lower() != suffix:
-            raise click.BadParameter(f"{value} must end in {suffix}", ctx, param)
-        if value is not None and not value.parent.is_dir():
-            raise click.BadParameter(f"the folder of {value} does not exist; make it first", ctx, param)
-        return value
-
-    return check
-
-
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network to export.  [default: tiny]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle to measure instead of an untrained one.")
@@ -65,11 +52,11 @@ def _writable(suffix: str) -> Any:
 @click.option("--quick", is_flag=True, help="A first look in two minutes: fewer rows, rounds, K and sizes.")
 @click.option("--growth", is_flag=True, help="Cost and memory against K, image size and batch, for SPD alone.")
 @click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), callback=_writable(".json"),
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), callback=writable(".json"),
     metavar="FILE.json", help="Write everything.",
 )  # fmt: skip
 @click.option(
-    "--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), callback=_writable(".png"),
+    "--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), callback=writable(".png"),
     metavar="FILE.png", help="Draw T(K) with the break-even points.",
 )  # fmt: skip
 @click.option(
