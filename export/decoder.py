@@ -79,8 +79,8 @@ class QueryEncoder(nn.Module):
         rpe = b1.rpe.double()
         inner = b1.inner_rpe().double()
         e = b1.e_level.double()
-        self.e_l1 = nn.Parameter(e[0].to(dtype), requires_grad=False)
-        embedding = torch.cat([e[1] + rpe, e[2] + rpe, e[3] + inner])
+        local = e[0].expand(len(table) + b1.w_off.out_features // 2, -1)
+        embedding = torch.cat([local, e[1] + rpe, e[2] + rpe, e[3] + inner])
         self.embedding = nn.Parameter(embedding.to(dtype), requires_grad=False)
 
     def forward(self, maps: list[Tensor], points_BK2: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,11 +100,10 @@ class QueryEncoder(nn.Module):
         reach = torch.tanh(self.w_off(f_BKC).to(self.wide)).unflatten(-1, (-1, 2))
         learned_BKMC = self.learned_window(maps[0], positions[0] + self.r_max * reach)[:, :, :, 0]
         phi_BKME = fourier(math.pi * reach, OFFSET_FREQUENCIES).to(self.dtype)
-        fixed_BKND = self.w_loc(l1) + self.phi_table
-        learned_BKMD = self.w_loc(learned_BKMC) + self.w_phi(phi_BKME)
-        local = F.gelu(torch.cat([fixed_BKND, learned_BKMD], dim=2)) + self.e_l1
-        coarse = torch.cat([l2, l3, l4], dim=2) + self.embedding
-        return seed_BKD, normalise(torch.cat([local, coarse], dim=2), self.eps_kv)
+        fixed_BKND = F.gelu(self.w_loc(l1) + self.phi_table)
+        learned_BKMD = F.gelu(self.w_loc(learned_BKMC) + self.w_phi(phi_BKME))
+        tokens_BKND = torch.cat([fixed_BKND, learned_BKMD, l2, l3, l4], dim=2)
+        return seed_BKD, normalise(tokens_BKND + self.embedding, self.eps_kv)
 
 
 class TokenCrossAttn(nn.Module):

@@ -135,8 +135,8 @@ class Block(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C]."""
-        hidden_BNC = F.gelu(self.fc1(normalise(self.conv(x_BHWC), self.eps))).flatten(1, 2)
-        return x_BHWC + self.fc2(self.grn(hidden_BNC)).unflatten(1, x_BHWC.shape[1:3])
+        hidden_BHWC = F.gelu(self.fc1(normalise(self.conv(x_BHWC), self.eps)))
+        return x_BHWC + self.fc2(self.grn(hidden_BHWC))
 
 
 class GRN(nn.Module):
@@ -144,6 +144,9 @@ class GRN(nn.Module):
 
     The ratio of L2 norms over the map equals the ratio of root mean squares, which stay in range where a float16 sum
     of squares over 19,200 cells overflows. The statistics are float32 (design 4.10).
+
+    Rows are averaged before their averages are: ONNX Runtime shares a mean among threads over the axes in front of the
+    averaged one, so that over all cells at once, with one image, it takes 13 ms for 19,200 x 384 values instead of 3.
     """
 
     def __init__(self, grn: Any, precision: Precision) -> None:
@@ -152,13 +155,15 @@ class GRN(nn.Module):
         self.eps = float(grn.eps)
         self.gamma = nn.Parameter(grn.weight.detach().to(precision.wide), requires_grad=False)
 
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        """[B, N, C] to [B, N, C]; N cells of one map."""
-        cells = x_BNC.shape[1]
-        rms_B1C = x_BNC.to(self.precision.wide).square().mean(dim=1, keepdim=True).sqrt()
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C]."""
+        cells = x_BHWC.shape[1] * x_BHWC.shape[2]
+        wide = x_BHWC.to(self.precision.wide)
+        # Not square(), which becomes Pow, at twice the time of Mul.
+        rms_B11C = (wide * wide).mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
         # The literal eps is added to the mean of norms, which are sqrt(cells) times the root mean squares.
-        response_B1C = rms_B1C / (rms_B1C.mean(dim=-1, keepdim=True) + self.eps / cells**0.5)
-        return x_BNC * (1 + self.gamma * response_B1C).to(x_BNC.dtype)
+        response_B11C = rms_B11C / (rms_B11C.mean(dim=-1, keepdim=True) + self.eps / cells**0.5)
+        return x_BHWC * (1 + self.gamma * response_B11C).to(x_BHWC.dtype)
 
 
 class SelfAttention(nn.Module):

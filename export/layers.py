@@ -26,12 +26,16 @@ class Precision:
 
 
 class Dense(nn.Module):
-    """`x W + b` with W stored [in, out], as ONNX MatMul reads it."""
+    """`x W + b` with W stored [in, out], as ONNX MatMul reads it, and b [1, out].
+
+    As a vector, ONNX Runtime would fuse its addition and a GELU behind it into BiasGelu, which takes 1.1 to 1.4 times
+    as long as the two.
+    """
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight = _constant(weight_oi.detach().double().T.contiguous(), dtype)
-        self.bias = None if bias_o is None else _constant(bias_o.detach().double(), dtype)
+        self.bias = None if bias_o is None else _constant(bias_o.detach().double()[None], dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out], computed in the dtype of the weights."""

@@ -234,32 +234,33 @@ def timm_grn(stage: int = 0) -> Any:
 def test_rewrite_10_grn_by_means_of_squares_is_timms_with_its_eps(scale: float) -> None:
     grn = timm_grn()
     x_BHWC = random64(2, 6, 7, grn.weight.numel(), scale=scale)
-    got = GRN(grn, EXACT)(x_BHWC.flatten(1, 2)) + grn.bias
-    assert relative(got, grn(x_BHWC).flatten(1, 2)) <= TOLERANCE
-    without_eps = x_BHWC.flatten(1, 2) * (1 + grn.weight * _response(x_BHWC)) + grn.bias
+    got = GRN(grn, EXACT)(x_BHWC) + grn.bias
+    assert relative(got, grn(x_BHWC)) <= TOLERANCE
+    without_eps = x_BHWC * (1 + grn.weight * _response(x_BHWC)) + grn.bias
     if scale < 1e-3:
         assert relative(got - grn.bias, without_eps - grn.bias) > 1e-3, "eps does not matter here, so it is not tested"
 
 
 def _response(x_BHWC: Tensor) -> Tensor:
-    norm_B1C = x_BHWC.flatten(1, 2).norm(dim=1, keepdim=True)
-    return norm_B1C / norm_B1C.mean(-1, keepdim=True)
+    norm_B11C = x_BHWC.norm(dim=(1, 2), keepdim=True)
+    return norm_B11C / norm_B11C.mean(-1, keepdim=True)
 
 
 def test_rewrite_10_grn_is_scale_free() -> None:
     grn = GRN(timm_grn(), EXACT)
-    x_BNC = random64(1, 500, grn.gamma.numel(), scale=1e4)  # eps is 1e-6 beside norms of 2e5
-    assert relative(grn(1024 * x_BNC), 1024 * grn(x_BNC)) <= TOLERANCE
+    x_BHWC = random64(1, 20, 25, grn.gamma.numel(), scale=1e4)  # eps is 1e-6 beside norms of 2e5
+    assert relative(grn(1024 * x_BHWC), 1024 * grn(x_BHWC)) <= TOLERANCE
 
 
 def test_rewrite_10_grn_does_not_overflow_float16_where_a_sum_of_squares_does() -> None:
     literal = timm_grn()
-    cells = 120 * 160
-    x_BNC = (100 + 5 * random64(1, cells, literal.weight.numel())).half()
-    assert x_BNC.square().sum(1).isinf().all(), "the naive statistics fit, so this proves nothing"
-    got = GRN(literal, Precision.of(torch.float16))(x_BNC)
+    # Channels of different sizes, else every response is 1.
+    size = torch.linspace(0.5, 2, literal.weight.numel(), dtype=torch.float64)
+    x_BHWC = (size * (100 + 5 * random64(1, 120, 160, literal.weight.numel()))).half()
+    assert x_BHWC.square().sum((1, 2)).isinf().all(), "the naive statistics fit, so this proves nothing"
+    got = GRN(literal, Precision.of(torch.float16))(x_BHWC)
     assert got.dtype == torch.float16
-    want = literal(x_BNC.double().unflatten(1, (120, 160))).flatten(1, 2) - literal.bias
+    want = literal(x_BHWC.double()) - literal.bias
     # The factor and the product are each rounded to float16 once: two halves of its eps, and one for gamma's sums.
     assert bool(((got.double() - want).abs() <= 2 * torch.finfo(torch.float16).eps * want.abs()).all())
 

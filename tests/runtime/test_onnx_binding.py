@@ -60,6 +60,7 @@ class Session:
         self.path, self.providers = Path(path), providers
         self.bindings: list[Binding] = []
         assert not enable_fallback
+        self.options = options
         self.made.append(self)
 
     def get_providers(self) -> list[str]:
@@ -142,3 +143,14 @@ def test_a_run_that_fails_is_an_error_of_one_line(bundle_on_cuda: Bundle, monkey
         model.encode(np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(BackendError, match=message):
         scene.depth([(1, 1)])
+
+
+@pytest.mark.parametrize(("name", "of_decoder"), [("onnxruntime-cpu", 1), ("onnxruntime-cuda", 4)])
+def test_threads_are_for_one_encoding_and_on_a_cpu_for_tiles_of_points(
+    bundle_on_cuda: Bundle, name: str, of_decoder: int
+) -> None:
+    OnnxRuntimeBackend(bundle_on_cuda, name, "fp32", 4)
+    encoder, decoder = Session.made
+    assert encoder.options.intra_op_num_threads == 4
+    assert decoder.options.intra_op_num_threads == of_decoder
+    assert encoder.options.get_session_config_entry("session.force_spinning_stop") == "1"
