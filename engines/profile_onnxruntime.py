@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,29 +46,53 @@ def profile_onnxruntime(
     encoder_calls = timed(lambda: backend.encode(image), settings.runs)
     cache = backend.encode(image)
     decoder_calls = timed(lambda: backend.decode(cache, points), settings.runs)
-    encoder = _operators(bundle, "encoder", settings, {"image": image})
-    decoder = _operators(bundle, "decoder", settings, {**cache, "points": points})
+    encoder = _operators(bundle, "encoder", settings, [{"image": image}])
+    count, tile = points.shape[1], backend.tile(points.shape[1])
+    tiles = [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
+    alone = settings if backend.at_once == 1 else replace(settings, threads=1)
+    decoder = _operators(bundle, "decoder", alone, [{**cache, "points": part} for part in tiles], backend.at_once)
     return (
         GraphTimes("encoder", encoder, encoder_calls, 0),
         GraphTimes("decoder", decoder, decoder_calls, points.shape[1]),
     )
 
 
-def _operators(bundle: Bundle, graph: str, settings: Settings, inputs: dict[str, Any]) -> tuple[OperatorTimes, ...]:
-    """Profile one graph; inputs are arrays, or values that stay where the runtime has them."""
+def _operators(
+    bundle: Bundle, graph: str, settings: Settings, parts: Sequence[dict[str, Any]], at_once: int = 1
+) -> tuple[OperatorTimes, ...]:
+    """Profile one graph, run for each part one after the other; arrays, or values that stay where the runtime has them.
+
+    Args:
+        bundle: where the graph is.
+        graph: encoder or decoder.
+        settings: what to measure.
+        parts: inputs of the runs that make one call of the backend.
+        at_once: how many of them the backend has going at once. Their times are shared out, as if that cost nothing.
+    """
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         session = _session(bundle.graph(graph, settings.precision), settings, Path(folder) / graph, optimised)
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            bind = binding.bind_cpu_input if isinstance(value, np.ndarray) else binding.bind_ortvalue_input
-            bind(name, value)
-        for output in session.get_outputs():
-            binding.bind_output(output.name, "cuda" if settings.backend == "onnxruntime-cuda" else "cpu")
+        bindings = []
+        for inputs in parts:
+            binding = session.io_binding()
+            for name, value in inputs.items():
+                bind = binding.bind_cpu_input if isinstance(value, np.ndarray) else binding.bind_ortvalue_input
+                bind(name, value)
+            for output in session.get_outputs():
+                binding.bind_output(output.name, "cuda" if settings.backend == "onnxruntime-cuda" else "cpu")
+            bindings.append(binding)
         for _ in range(WARM_UP + settings.runs):
-            session.run_with_iobinding(binding)
+            for binding in bindings:
+                session.run_with_iobinding(binding)
         text = Path(session.end_profiling()).read_text(encoding="utf-8")
-        return read_trace(text, graph, import_onnx().load(str(optimised)).graph, WARM_UP)
+        operators = read_trace(text, graph, import_onnx().load(str(optimised)).graph, WARM_UP * len(parts))
+    return tuple(_per_call(one, len(parts), min(at_once, len(parts))) for one in operators)
+
+
+def _per_call(one: OperatorTimes, runs: int, at_once: int) -> OperatorTimes:
+    """What an operator takes in a call that makes several runs."""
+    seconds = tuple(sum(one.seconds[i : i + runs]) / at_once for i in range(0, len(one.seconds), runs))
+    return replace(one, seconds=seconds, bytes=None if one.bytes is None else one.bytes * runs)
 
 
 def _session(path: Path, settings: Settings, prefix: Path, optimised: Path) -> Any:

@@ -30,6 +30,9 @@ which stay in cache; a tile of fewer than 8 is not worth handing over."""
 class OnnxRuntimeBackend(Backend):
     """Both graphs of a bundle in ONNX Runtime sessions, which are safe to run from several threads."""
 
+    at_once: int
+    """Runs of the decoder that one call has going at once, each on a thread of its own; 1 if a run has all threads."""
+
     def __init__(self, bundle: Bundle, name: str, precision: str, threads: int | None) -> None:
         """Load the graphs.
 
@@ -53,11 +56,11 @@ class OnnxRuntimeBackend(Backend):
             if reason is not None:
                 raise BackendError(f"onnxruntime-cuda cannot run here: {reason}")
             _preload()
+        # Products of a few rows for each point share out badly among threads; points do well.
+        self.at_once = (threads or _cores()) if self._device == "cpu" else 1
         self._tilers: ThreadPoolExecutor | None = None
-        self._threads = threads or _cores()
-        if self._device == "cpu" and self._threads > 1:
-            # Products of a few rows for each point share out badly among threads; points do well.
-            self._tilers = ThreadPoolExecutor(self._threads, thread_name_prefix="spd-decode")
+        if self.at_once > 1:
+            self._tilers = ThreadPoolExecutor(self.at_once, thread_name_prefix="spd-decode")
         self._encoder = self._session(bundle, "encoder", threads)
         self._decoder = self._session(bundle, "decoder", threads if self._tilers is None else 1)
         self._cache_names = [output.name for output in self._encoder.get_outputs()]
@@ -73,12 +76,16 @@ class OnnxRuntimeBackend(Backend):
 
     def decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `Backend`."""
-        count, (least, most), tilers = points.shape[1], TILE, self._tilers
-        tile = max(least, min(most, -(-count // self._threads)))
+        count, tile, tilers = points.shape[1], self.tile(points.shape[1]), self._tilers
         if tilers is None or count <= tile:
             return self._decode(cache, points)
         tiles = [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
         return np.concatenate(list(tilers.map(lambda part: self._decode(cache, part), tiles)), axis=1)
+
+    def tile(self, count: int) -> int:
+        """How many of `count` points one run of the decoder takes."""
+        least, most = TILE
+        return max(least, min(most, -(-count // self.at_once))) if self.at_once > 1 else count
 
     def close(self) -> None:
         """As in `Backend`."""

@@ -93,6 +93,7 @@ class OnnxRuntime(Subject):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = inputs.threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # as SPD's backend does
         self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
         if self._device == "cuda":
             onnxruntime.preload_dlls()
