@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +21,7 @@ from spd.errors import PointsError
 from spd.files import write_atomically
 from spd.infer.images import Task, find_images, tasks_of_rows
 from spd.infer.outputs import WRITERS, Block, check_columns, to_csv
+from spd.infer.pipeline import encoded_ahead
 from spd.infer.targets import check_out, picture_paths
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
 from spd.preprocess import check_image, inside, read_image
@@ -58,13 +60,26 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One image's points and their depths."""
+class Question:
+    """One image's points."""
 
     task: Task
+    width: int
+    """Of the image as shown, pixels."""
+    height: int
+    """Of the image as shown, pixels."""
     table: PointTable
     points: NDArray[np.float64]
     """[K, 2], pixels of the image as shown."""
+    read_seconds: float
+    """How long it took to read the image and to find its points."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's points and their depths."""
+
+    question: Question
     depth: NDArray[np.float32]
     """[K], metres; NaN outside the image."""
 
@@ -95,7 +110,8 @@ def infer(request: Request) -> None:
     pictures = picture_paths(request.picture, [task.path for task in tasks], inputs)
     for task in tasks:
         check_image(task.path)
-    answers = list(_answers(request, source, tasks))
+    with closing(_answers(request, source, tasks)) as found:
+        answers = list(_progress(found, len(tasks), request.verbose))
     if table is not None and names is not None:
         blocks = [_gathered(request, table, answers)]
     else:
@@ -106,30 +122,33 @@ def infer(request: Request) -> None:
     _write(request.out, blocks)
 
 
-def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Task]) -> Iterator[Answer]:
-    """Encode each image once; the model is loaded when the first image and its points have proved usable."""
-    with ExitStack() as stack:
-        model: Model | None = None
-        for task in _progress(tasks, request.verbose):
+def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Task]) -> Generator[Answer, None, None]:
+    """Ask each image for its points, in order, while the next ones are read and encoded."""
+    ahead = encoded_ahead(tasks, partial(_read, request, source), partial(_load, request))
+    with closing(ahead) as images:
+        for encoded in images:
+            question = encoded.question
             start = time.perf_counter()
-            image = read_image(task.path)
-            table = source.table(*image.size) if isinstance(source, Pattern) else source
-            points = table.points if task.rows is None else table.points[task.rows]
-            if not request.allow_outside:
-                _check_inside(points, table, task, image)
-            read = time.perf_counter()
-            if model is None:
-                model = stack.enter_context(_load(request))
-            loaded = time.perf_counter()
-            with model.encode(image) as scene:
-                encoded = time.perf_counter()
-                depth = scene.depth(points, outside="nan" if request.allow_outside else "error")
+            with encoded.scene as scene:
+                depth = scene.depth(question.points, outside="nan" if request.allow_outside else "error")
             if request.verbose:
                 note(
-                    f"{task.path}: {image.width} x {image.height} pixels, read {_ms(read - start)}, "
-                    f"encoded {_ms(encoded - loaded)}, {len(points)} points {_ms(time.perf_counter() - encoded)}"
+                    f"{question.task.path}: {question.width} x {question.height} pixels, "
+                    f"read {_ms(question.read_seconds)}, encoded {_ms(encoded.seconds)}, "
+                    f"{len(question.points)} points {_ms(time.perf_counter() - start)}"
                 )
-            yield Answer(task, table, points, depth)
+            yield Answer(question, depth)
+
+
+def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image]:
+    """Read an image, and find its points; each of them lies inside unless the request allows others."""
+    start = time.perf_counter()
+    image = read_image(task.path)
+    table = source.table(*image.size) if isinstance(source, Pattern) else source
+    points = table.points if task.rows is None else table.points[task.rows]
+    if not request.allow_outside:
+        _check_inside(points, table, task, image)
+    return Question(task, *image.size, table, points, time.perf_counter() - start), image
 
 
 def _ms(seconds: float) -> str:
@@ -157,15 +176,15 @@ def _load(request: Request) -> Model:
     return model
 
 
-def _progress(items: Sequence[Item], verbose: bool) -> Iterator[Item]:
+def _progress(items: Iterable[Item], count: int, verbose: bool) -> Iterator[Item]:
     """A progress bar on stderr for several images, if a person is looking and no lines are printed in between."""
-    if len(items) < 2 or verbose or not sys.stderr.isatty():
+    if count < 2 or verbose or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console  # noqa: PLC0415 - 60 ms that one image does not need
     from rich.progress import track  # noqa: PLC0415
 
-    yield from track(items, description="images", console=Console(stderr=True), transient=True)
+    yield from track(items, description="images", total=count, console=Console(stderr=True), transient=True)
 
 
 def _check_inside(points: NDArray[np.float64], table: PointTable, task: Task, image: Image.Image) -> None:
@@ -193,15 +212,16 @@ def _columns(
 
 def _block(request: Request, answer: Answer, several: bool) -> Block:
     """The answer for one image that was asked for all points."""
-    new = _columns(request, answer.points, answer.depth)
-    return Block(answer.table, new, str(answer.task.path) if several else None)
+    question = answer.question
+    new = _columns(request, question.points, answer.depth)
+    return Block(question.table, new, str(question.task.path) if several else None)
 
 
 def _gathered(request: Request, table: PointTable, answers: Sequence[Answer]) -> Block:
     """The answers for all images back in the order of the table's rows."""
     depth = np.full(len(table.rows), np.nan, dtype=np.float32)
     for answer in answers:
-        depth[answer.task.rows] = answer.depth
+        depth[answer.question.task.rows] = answer.depth
     return Block(table, _columns(request, table.points, depth))
 
 
@@ -210,7 +230,7 @@ def _draw(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
 
     pictures[0].parent.mkdir(exist_ok=True)
     for answer, path in zip(answers, pictures, strict=True):
-        picture = draw(read_image(answer.task.path), answer.points, answer.depth)
+        picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
         with write_atomically(path) as file:
             picture.save(file, format="PNG")
 

@@ -1,0 +1,123 @@
+"""Images are read and encoded in threads, ahead of the queries: neither the disk nor the device waits for the other.
+
+```
+read     0 │ 1  2    │ 3       │ 4
+encode     │ 0       │ 1       │ 2
+query      │         │ 0       │ 1
+```
+
+Queries, and with them everything that is printed, stay in the caller's thread. An error comes out where its image would
+have been, after the images before it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from spd.runtime import Model, Scene
+
+READ_AHEAD = 2
+"""Images that are read at most while another is encoded; a large photo takes up to 450 MB."""
+
+Item = TypeVar("Item")
+Question = TypeVar("Question")
+Read: TypeAlias = tuple[Question, Image.Image]
+"""What is asked of an image, and the image."""
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[Question]):
+    """An encoded image. Its pixels are not kept."""
+
+    question: Question
+    """What is asked of the image."""
+    scene: Scene
+    """For the caller to close."""
+    seconds: float
+    """How long it took to encode."""
+
+
+def encoded_ahead(
+    items: Sequence[Item],
+    read: Callable[[Item], Read[Question]],
+    load: Callable[[], AbstractContextManager[Model]],
+) -> Generator[Encoded[Question], None, None]:
+    """Read and encode images, and hand them out in order. Query a scene and close it, then ask for the next one.
+
+    While the caller has one scene, one more is encoded, and up to `READ_AHEAD` images are read. A single image is
+    handled without threads. Close the iterator when leaving it early: what has not begun is cancelled, and what has is
+    waited for.
+
+    Args:
+        items: what `read` takes, one for each image.
+        read: reads an image and finds out what is asked of it; runs in several threads at once.
+        load: the model; called in the caller's thread once the first image was read, with nothing beside it.
+
+    Raises:
+        Exception: whatever `read`, `load` or the encoder raises, for the first image in order that failed; none is
+            encoded after it.
+    """
+    if not items:
+        return
+    first = read(items[0])
+    with load() as model:
+        if len(items) == 1:
+            yield _encode(model, first)
+            return
+        stop, waiting = threading.Event(), iter(items[1:])
+
+        def encode_when_read(reading: Future[Read[Question]]) -> Encoded[Question]:
+            image_read = reading.result()
+            if stop.is_set():
+                raise CancelledError
+            return _encode(model, image_read)
+
+        with _threads() as threads:
+            reading = deque(threads.submit(read, item) for item in islice(waiting, READ_AHEAD))
+            encoding = threads.submit(_encode, model, first)
+            del first  # or its pixels would stay until the end
+            try:
+                while reading:
+                    encoded = encoding.result()
+                    encoding = threads.submit(encode_when_read, reading.popleft())
+                    reading.extend(threads.submit(read, item) for item in islice(waiting, 1))
+                    yield encoded
+                yield encoding.result()
+            except BaseException:
+                stop.set()
+                encoding.add_done_callback(_discard)
+                raise
+
+
+def _encode(model: Model, image_read: Read[Question]) -> Encoded[Question]:
+    question, image = image_read
+    start = time.perf_counter()
+    scene = model.encode(image)
+    return Encoded(question, scene, time.perf_counter() - start)
+
+
+def _discard(encoding: Future[Encoded[Question]]) -> None:
+    """Close the scene that nobody will take."""
+    if not encoding.cancelled() and encoding.exception() is None:
+        encoding.result().scene.close()
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One thread to encode and one for each image to be read meanwhile; what they have not begun is cancelled."""
+    threads = ThreadPoolExecutor(1 + READ_AHEAD, thread_name_prefix="spd-ahead")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
