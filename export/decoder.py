@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.layers import Dense, FeedForward, Precision, attend, fold_norm, normalise
-from export.windows import Windows, gather_rows
+from export.windows import Blend, Places, Windows, gather_rows, middle, rows_at
 from spd.config import OFFSET_FREQUENCIES, PE_FREQUENCIES, STRIDES, WINDOW_SIDES
 from spd.models import SPD
 from spd.models.attention import CrossAttnLayer, TokenCrossAttnLayer
@@ -28,7 +28,7 @@ class DeployedDecoder(nn.Module):
         self.b2 = TokenCrossAttn(model.b2.layers, model.b2.ln_kv, precision.graph)
         self.b3a = GlobalCrossAttn(model.b3a.layers, precision.graph)
         self.b3b = GlobalCrossAttn(model.b3b.layers, precision.graph, routing_dtype=precision.wide)
-        self.b5 = FusedDecoder(model, height, width, precision)
+        self.b5 = FusedDecoder(model, precision)
         self.head = Head(model, precision)
 
     def forward(self, *cache_and_points: Tensor) -> tuple[Tensor, ...]:
@@ -37,19 +37,19 @@ class DeployedDecoder(nn.Module):
         maps, central, (l4_routed,) = cache[:4], cache[4:7], cache[-1:]
         keys_values = cache[7:-1]
         l3_kv, l4_kv = keys_values[: 2 * self.b3_layers], keys_values[2 * self.b3_layers :]
-        h, tokens = self.b1(maps, points)
+        h, tokens, index, weights = self.b1(maps, points)
         h = self.b2(h, tokens)
         h, _ = self.b3a(h, l3_kv)
         h, alpha = self.b3b(h, l4_kv)
         assert alpha is not None
         routes = alpha.topk(self.routed_tokens, dim=-1, sorted=True).indices
-        h = self.b5(h, central, gather_rows(l4_routed, routes), points)
+        h = self.b5(h, central, gather_rows(l4_routed, routes), index, weights)
         depth = self.head(h)
         return (depth, routes) if self.with_routes else (depth,)
 
 
 class QueryEncoder(nn.Module):
-    """B1 (paper 6.1): the seed h0 and the local tokens, already normalised by LN_kv's statistics."""
+    """B1 (paper 6.1): the seed h0, the local tokens, already normalised by LN_kv's statistics, and where they lie."""
 
     def __init__(self, model: SPD, height: int, width: int, precision: Precision) -> None:
         super().__init__()
@@ -60,9 +60,10 @@ class QueryEncoder(nn.Module):
         self.r_max = b1.r_max
         self.centre = WINDOW_SIDES[0] ** 2 // 2
         sizes = [(height // s, width // s) for s in STRIDES]
-        self.windows = nn.ModuleList(
-            Windows(side, *size, dtype, wide) for side, size in zip(WINDOW_SIDES, sizes, strict=True)
-        )
+        cells_per_pixel = 1 / torch.tensor(STRIDES, dtype=wide)[:, None]  # exact: strides are powers of two
+        self.cells_per_pixel = nn.Parameter(cells_per_pixel, requires_grad=False)
+        self.places = Places(max(WINDOW_SIDES), sizes, dtype, wide)
+        self.windows = nn.ModuleList(Blend(side, dtype) for side in WINDOW_SIDES)
         self.learned_window = Windows(1, *sizes[0], dtype, wide)
         self.image_size = nn.Parameter(torch.tensor([width, height], dtype=wide), requires_grad=False)
 
@@ -83,27 +84,30 @@ class QueryEncoder(nn.Module):
         embedding = torch.cat([local, e[1] + rpe, e[2] + rpe, e[3] + inner])
         self.embedding = nn.Parameter(embedding.to(dtype), requires_grad=False)
 
-    def forward(self, maps: list[Tensor], points_BK2: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps of L1..L4 and points in pixels to h0 [B, K, D] and tokens [B, K, 92, D].
+    def forward(self, maps: list[Tensor], points_BK2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Maps of L1..L4 and points in pixels to h0 [B, K, D], tokens [B, K, 92, D] and what `Places` says of L1..L4.
 
         Token order: 25 fixed L1, 8 learned, 25 L2, 25 L3, 9 L4; attention does not see it.
         """
-        positions = [points_BK2[:, :, None] / stride for stride in STRIDES]
+        cells_BKL2 = points_BK2[:, :, None] * self.cells_per_pixel
+        index_BKLSS, weights_BKL4 = self.places(cells_BKL2)
         l1, l2, l3, l4 = (
-            window(rows, position)[:, :, 0]
-            for window, rows, position in zip(self.windows, maps, positions, strict=True)
+            blend(rows_at(rows, middle(index, side)), weights)
+            for blend, side, rows, index, weights in zip(
+                self.windows, WINDOW_SIDES, maps, index_BKLSS.unbind(2), weights_BKL4.unbind(2), strict=True
+            )
         )
         f_BKC = l1[:, :, self.centre]
         pe_BKE = fourier(2 * math.pi * points_BK2 / self.image_size, PE_FREQUENCIES).to(self.dtype)
         seed_BKD = self.w_q(torch.cat([f_BKC, pe_BKE], dim=-1))
 
         reach = torch.tanh(self.w_off(f_BKC).to(self.wide)).unflatten(-1, (-1, 2))
-        learned_BKMC = self.learned_window(maps[0], positions[0] + self.r_max * reach)[:, :, :, 0]
+        learned_BKMC = self.learned_window(maps[0], cells_BKL2[:, :, :1] + self.r_max * reach)[:, :, :, 0]
         phi_BKME = fourier(math.pi * reach, OFFSET_FREQUENCIES).to(self.dtype)
         fixed_BKND = F.gelu(self.w_loc(l1) + self.phi_table)
         learned_BKMD = F.gelu(self.w_loc(learned_BKMC) + self.w_phi(phi_BKME))
         tokens_BKND = torch.cat([fixed_BKND, learned_BKMD, l2, l3, l4], dim=2)
-        return seed_BKD, normalise(tokens_BKND + self.embedding, self.eps_kv)
+        return seed_BKD, normalise(tokens_BKND + self.embedding, self.eps_kv), index_BKLSS, weights_BKL4
 
 
 class TokenCrossAttn(nn.Module):
@@ -209,19 +213,21 @@ class GlobalCrossAttnLayer(nn.Module):
 class FusedDecoder(nn.Module):
     """B5 (paper 6.5): central tokens are sampled and normalised here, routed ones come normalised."""
 
-    def __init__(self, model: SPD, height: int, width: int, precision: Precision) -> None:
+    def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()
         b5, dtype = model.b5, precision.graph
         self.eps_kv2 = b5.ln_kv2.eps
-        self.samples = nn.ModuleList(Windows(1, height // s, width // s, dtype, precision.wide) for s in STRIDES[1:])
+        self.sample = Blend(1, dtype)
         self.e_central = nn.Parameter(b5.e_central.detach().to(dtype), requires_grad=False)
         self.attention = TokenCrossAttn(b5.layers, b5.ln_kv2, dtype)
 
-    def forward(self, h_BKD: Tensor, central: list[Tensor], routed_BKRD: Tensor, points_BK2: Tensor) -> Tensor:
-        """h3b [B, K, D] to h5 [B, K, D]; `central` are the maps of L-hat 2..4."""
+    def forward(
+        self, h_BKD: Tensor, central: list[Tensor], routed_BKRD: Tensor, index_BKLSS: Tensor, weights_BKL4: Tensor
+    ) -> Tensor:
+        """h3b [B, K, D] to h5 [B, K, D]; `central` are the maps of L-hat 2..4, places those of the levels in B1."""
         sampled = [
-            sample(rows, points_BK2[:, :, None] / stride)[:, :, 0]
-            for sample, rows, stride in zip(self.samples, central, STRIDES[1:], strict=True)
+            self.sample(rows_at(rows, middle(index, 1)), weights)
+            for rows, index, weights in zip(central, index_BKLSS.unbind(2)[1:], weights_BKL4.unbind(2)[1:], strict=True)
         ]
         central_BK3D = normalise(torch.cat(sampled, dim=2) + self.e_central, self.eps_kv2)
         return self.attention(h_BKD, torch.cat([central_BK3D, routed_BKRD], dim=2))

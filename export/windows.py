@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Windows(nn.Module):
-    """Bilinear samples on a side x side grid around each position of one ringed map.
+class Places(nn.Module):
+    """Where windows lie in ringed maps: the rows to gather around each position, and the weights to blend them with.
 
-    All samples of a window share one fraction, so (side + 1)^2 rows are gathered once and blended by one small matrix
-    product; its [side^2, (side + 1)^2] matrix is a sum of four 0/1 patterns weighted by the bilinear weights.
+    Every position of a window shares one fraction, so all its samples have the same four weights. The windows of all
+    maps are found together, as each operator costs the decoder more than the few numbers in it.
     """
 
-    def __init__(self, side: int, height: int, width: int, dtype: torch.dtype, wide: torch.dtype) -> None:
+    def __init__(self, side: int, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, wide: torch.dtype) -> None:
+        """Windows of side x side samples; maps of (height, width) cells, for one position each, or one map for all."""
         super().__init__()
-        self.side, self.height, self.width = side, height, width
         self.dtype = dtype
         reach = torch.arange(side + 1, dtype=wide) - side // 2
         self.reach = nn.Parameter(reach, requires_grad=False)
+        last = torch.tensor([(width, height) for height, width in sizes], dtype=wide)
+        self.last = nn.Parameter(last[..., None], requires_grad=False)
+        self.row_length = nn.Parameter(torch.tensor([[[width + 2]] for _, width in sizes]), requires_grad=False)
+        rows = torch.tensor([[[(height + 2) * (width + 2)]] for height, width in sizes])
+        self.rows = nn.Parameter(rows, requires_grad=False)
+
+    def forward(self, cells_BKP2: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (x, y) in cells of their map, [B, K, P, 2].
+
+        Returns:
+            Rows of the maps of all images one behind the other, int64 [B, K, P, side + 1, side + 1], and the weights of
+            the upper left, upper right, lower left and lower right neighbour, [B, K, P, 4].
+        """
+        first = cells_BKP2 - 0.5
+        corner = first.floor()
+        fx, fy = (first - corner).split(1, dim=-1)
+        weights_BKP4 = torch.cat([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], dim=-1)
+
+        # Clamp in float, then cast, as a position far away has no integer. Clamped cells are the ring's zeros, which is
+        # padding_mode="zeros" exactly.
+        reached = torch.minimum((corner[..., None] + self.reach).clamp(min=-1), self.last).long() + 1
+        column, row = reached.unbind(dim=-2)
+        image = torch.arange(cells_BKP2.shape[0], device=row.device)[:, None, None, None, None]
+        index = row[..., :, None] * self.row_length + column[..., None, :] + image * self.rows
+        return index, weights_BKP4.to(self.dtype)
+
+
+class Blend(nn.Module):
+    """Bilinear samples from the rows of a window, by one small matrix product.
+
+    Its [side^2, (side + 1)^2] matrix is a sum of four 0/1 patterns weighted by the bilinear weights.
+    """
+
+    def __init__(self, side: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.side = side
         self.patterns = nn.Parameter(blend_patterns(side).to(dtype), requires_grad=False)
+
+    def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """[..., (side + 1)^2, C] and [..., 4] to [..., side^2, C]."""
+        if self.side == 1:
+            return weights[..., None, :] @ rows
+        return (weights @ self.patterns).unflatten(-1, (self.side**2, (self.side + 1) ** 2)) @ rows
+
+
+class Windows(nn.Module):
+    """Bilinear samples on a side x side grid around each position of one ringed map."""
+
+    def __init__(self, side: int, height: int, width: int, dtype: torch.dtype, wide: torch.dtype) -> None:
+        super().__init__()
+        self.places = Places(side, [(height, width)], dtype, wide)
+        self.blend = Blend(side, dtype)
 
     def forward(self, map_BRC: Tensor, cells_BKP2: Tensor) -> Tensor:
         """Sample around positions (x, y) in cells: map [B, (H + 2) * (W + 2), C], positions [B, K, P, 2].
@@ -28,23 +81,19 @@ class Windows(nn.Module):
         Returns:
             [B, K, P, side^2, C] in the dtype of the map. Samples outside the map blend towards zero.
         """
-        first = cells_BKP2 - 0.5
-        corner = first.floor()
-        fraction = first - corner
-        x, y = ((corner[..., axis, None] + self.reach) for axis in (0, 1))
-        # Clamp in float, then cast: the TensorRT parser's table lists no integers for Clip. Clamped cells are the
-        # ring's zeros, which is padding_mode="zeros" exactly.
-        column = x.clamp(-1, self.width).long() + 1
-        row = y.clamp(-1, self.height).long() + 1
-        index = (row[..., :, None] * (self.width + 2) + column[..., None, :]).flatten(-2)
-        rows = gather_rows(map_BRC, index)
+        index, weights = self.places(cells_BKP2)
+        return self.blend(rows_at(map_BRC, index), weights)
 
-        fx, fy = fraction[..., :1], fraction[..., 1:]
-        weights = torch.cat([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], dim=-1).to(self.dtype)
-        if self.side == 1:
-            return weights[..., None, :] @ rows
-        matrix = (weights @ self.patterns).unflatten(-1, (self.side**2, (self.side + 1) ** 2))
-        return matrix @ rows
+
+def rows_at(map_BRC: Tensor, index: Tensor) -> Tensor:
+    """Rows that `Places` found in a map [B, R, C], int64 [..., side + 1, side + 1], to [..., (side + 1)^2, C]."""
+    return F.embedding(index.flatten(-2), map_BRC.flatten(0, 1))
+
+
+def middle(index: Tensor, side: int) -> Tensor:
+    """The rows of a smaller window at the same place: int64 [..., S, S] to [..., side + 1, side + 1]."""
+    skip = (index.shape[-1] - side - 1) // 2
+    return index[..., skip : skip + side + 1, skip : skip + side + 1]
 
 
 def blend_patterns(side: int) -> Tensor:

@@ -177,7 +177,7 @@ def test_rewrites_4_to_7_the_query_encoder_is_the_literal_one(
 ) -> None:
     model = MODEL()
     maps = [deployed[f"l{level}_map"] for level in (1, 2, 3, 4)]
-    seed, tokens = QueryEncoder(model, HEIGHT, WIDTH, EXACT)(maps, points)
+    seed, tokens, *_ = QueryEncoder(model, HEIGHT, WIDTH, EXACT)(maps, points)
     want_seed, want_tokens = model.b1(cache, points)
     assert relative(seed, want_seed) <= TOLERANCE
     # Attention does not see the order: here the centre is in its place, the literal form has it after the learned 8.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from export.encoder import ringed
-from export.windows import Windows, blend_patterns, gather_rows
+from export.windows import Blend, Places, Windows, blend_patterns, gather_rows, middle, rows_at
 from spd.models.sampling import bilinear, window_offsets
 
 SIDES = (5, 3, 1)
@@ -107,6 +107,27 @@ def test_rewrite_7_the_ring_is_zero_and_one_cell_wide() -> None:
     border[1:-1, 1:-1] = False
     assert not cells[:, border].any()
     assert int(border.sum()) == 2 * (5 + 6) - 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_the_places_in_several_maps_are_found_together(sizes: list[tuple[int, int]], batch: int, seed: int) -> None:
+    """One position in each map; smaller windows around it are the middle of the largest."""
+    cells_BKP2 = 6 + 12 * random64(batch, 3, len(sizes), 2, seed=seed)
+    index_BKPSS, weights_BKP4 = Places(max(SIDES), sizes, WIDE, WIDE)(cells_BKP2)
+    for number, size in enumerate(sizes):
+        map_BCHW = random64(batch, 2, *size, seed=number)
+        rows = ringed(map_BCHW.permute(0, 2, 3, 1))
+        for side in SIDES:
+            index = middle(index_BKPSS[:, :, number], side)
+            got = Blend(side, WIDE)(rows_at(rows, index), weights_BKP4[:, :, number])
+            want = literal_windows(map_BCHW, cells_BKP2[:, :, number, None], side)[:, :, 0]
+            assert got.shape == want.shape
+            assert (got - want).abs().max() <= 1e-9 * map_BCHW.abs().max()
 
 
 @pytest.mark.parametrize("side", SIDES)
