@@ -28,8 +28,8 @@ class Precision:
 class Dense(nn.Module):
     """`x W + b` with W stored [in, out], as ONNX MatMul reads it, and b [1, out].
 
-    As a vector, ONNX Runtime would fuse its addition and a GELU behind it into BiasGelu, which takes 1.1 to 1.4 times
-    as long as the two.
+    As a vector, ONNX Runtime would fuse its addition and a GELU behind it into BiasGelu, which takes 1.06 times as long
+    as the two in the encoder of `tiny`.
     """
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype) -> None:
