@@ -92,11 +92,13 @@ def test_one_by_one_is_as_each_alone(lowering: Lowering) -> None:
     assert all(0 < error.mean <= error.max < 2e-2 for error in errors.values())
 
 
-def test_nothing_is_left_lowered(lowering: Lowering, samples: list[Sample], exact: list[torch.Tensor]) -> None:
+def test_nothing_is_left_lowered(lowering: Lowering, samples: list[Sample]) -> None:
     lowering.alone("encoder.stages.0.blocks.0", (), 1)
-    everything = lowering.whole(lowering.units, silent)
-    assert everything.max < lowering.whole((), silent).max
     again = Lowering(MODEL, HALF, OPTIONS, samples)
+    everything = lowering.whole(lowering.units, silent)
+    assert again.whole(lowering.units, silent) == everything
+    # In the mean: the cache and what lies between the modules stay float16, which decides the largest error.
+    assert everything.mean < lowering.whole((), silent).mean
     assert again.alone("decoder.head.w_r1", (), 1) == lowering.alone("decoder.head.w_r1", (), 1)
 
 
