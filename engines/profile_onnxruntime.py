@@ -47,10 +47,10 @@ def profile_onnxruntime(
     cache = backend.encode(image)
     decoder_calls = timed(lambda: backend.decode(cache, points), settings.runs)
     encoder = _operators(bundle, "encoder", settings, [{"image": image}])
-    count, tile = points.shape[1], backend.tile(points.shape[1])
-    tiles = [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
     alone = settings if backend.at_once == 1 else replace(settings, threads=1)
-    decoder = _operators(bundle, "decoder", alone, [{**cache, "points": part} for part in tiles], backend.at_once)
+    decoder = _operators(
+        bundle, "decoder", alone, [{**cache, "points": part} for part in backend.tiles(points)], backend.at_once
+    )
     return (
         GraphTimes("encoder", encoder, encoder_calls, 0),
         GraphTimes("decoder", decoder, decoder_calls, points.shape[1]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from engines.profile_cost import Cost
 from engines.profile_machine import Machine
 from engines.profile_times import GraphTimes, Settings
 from spd.bundle import Bundle
+from spd.machine import package_versions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ class Report:
                 "bandwidth_gbs": None if machine is None else machine.bandwidth / 1e9,
                 "source": None if machine is None else machine.source,
             },
-            "packages": _versions(),
+            "packages": package_versions(PACKAGES),
             "notes": list(self.notes),
             "graphs": [
                 {
@@ -187,13 +187,3 @@ def show(report: Report, console: Console) -> None:
     )
     for note in report.notes:
         console.print(f"Note: {note}.", soft_wrap=True, highlight=False, markup=False)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -8,8 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -20,6 +19,7 @@ from export.runners import GraphFiles
 from spd.bundle import MANIFEST, FileRecord, Manifest
 from spd.errors import ExportError
 from spd.files import is_alive
+from spd.machine import package_versions
 from spd.version import __version__
 
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -121,8 +121,4 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that made the bundle."""
-    versions = {"spd-depth": __version__}
-    for tool in TOOLS:
-        with suppress(PackageNotFoundError):
-            versions[tool] = version(tool)
-    return versions
+    return {"spd-depth": __version__, **package_versions(TOOLS)}

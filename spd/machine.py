@@ -1,10 +1,14 @@
-"""What the NVIDIA driver says of the GPUs, asked of its own libraries so that no package is needed."""
+"""What a machine has: cores, packages, and GPUs, as the driver's own libraries tell, so that no package is needed."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from spd.runtime.devices import cuda_missing
@@ -25,6 +29,20 @@ class GpuInfo:
     """Such as 9.0."""
     memory_bytes: int
     """All of its memory."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of some packages that are installed, in their order."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def gpus() -> list[GpuInfo]:

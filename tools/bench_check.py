@@ -26,7 +26,6 @@ import tempfile
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,13 +240,10 @@ def read_committed() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of `PACKAGES` here, without what a build adds to them."""
-    found: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package).partition("+")[0]
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+    from spd.machine import package_versions  # noqa: PLC0415 - for --help
+
+    found = {package: number.partition("+")[0] for package, number in package_versions(PACKAGES).items()}
+    return {package: found.get(package) for package in PACKAGES}
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from spd.bundle import Bundle
 from spd.errors import BackendError
+from spd.machine import cores
 from spd.runtime.backend import Backend, cache_nbytes
 from spd.runtime.devices import cuda_missing
 
@@ -57,7 +57,7 @@ class OnnxRuntimeBackend(Backend):
                 raise BackendError(f"onnxruntime-cuda cannot run here: {reason}")
             _preload()
         # Products of a few rows for each point share out badly among threads; points do well.
-        self.at_once = (threads or _cores()) if self._device == "cpu" else 1
+        self.at_once = (threads or cores()) if self._device == "cpu" else 1
         self._tilers: ThreadPoolExecutor | None = None
         if self.at_once > 1:
             self._tilers = ThreadPoolExecutor(self.at_once, thread_name_prefix="spd-decode")
@@ -76,16 +76,16 @@ class OnnxRuntimeBackend(Backend):
 
     def decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `Backend`."""
-        count, tile, tilers = points.shape[1], self.tile(points.shape[1]), self._tilers
-        if tilers is None or count <= tile:
+        parts, tilers = self.tiles(points), self._tilers
+        if tilers is None or len(parts) <= 1:
             return self._decode(cache, points)
-        tiles = [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
-        return np.concatenate(list(tilers.map(lambda part: self._decode(cache, part), tiles)), axis=1)
+        return np.concatenate(list(tilers.map(lambda part: self._decode(cache, part), parts)), axis=1)
 
-    def tile(self, count: int) -> int:
-        """How many of `count` points one run of the decoder takes."""
-        least, most = TILE
-        return max(least, min(most, -(-count // self.at_once))) if self.at_once > 1 else count
+    def tiles(self, points: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Points [1, K, 2] in the parts that runs of the decoder take."""
+        count, (least, most) = points.shape[1], TILE
+        tile = max(least, min(most, -(-count // self.at_once))) if self.at_once > 1 else count
+        return [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
 
     def close(self) -> None:
         """As in `Backend`."""
@@ -135,11 +135,6 @@ def cuda_unavailable() -> str | None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return f"this onnxruntime {onnxruntime.__version__} is built without CUDA; pip install onnxruntime-gpu"
     return cuda_missing()
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _preload() -> None:

@@ -17,6 +17,7 @@ from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch.distributed import is_torchelastic_launched
 
 from spd.errors import BackendError
+from spd.machine import cores
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Fabric's names. Mixed float16 is missing, as it needs a scale of the loss that a resumed run would not have."""
@@ -100,9 +101,8 @@ def launch(fabric: Fabric) -> None:
 
 def default_workers(fabric: Fabric) -> int:
     """Processes per process that prepare batches: one for each core that is left, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = fabric.strategy.num_processes if isinstance(fabric.strategy, DDPStrategy) else 1
-    return min(8, max(1, cores // processes - 1))
+    return min(8, max(1, cores() // processes - 1))
 
 
 def _unless_told(name: str, free: bool, value: Any, default: Any) -> Any:

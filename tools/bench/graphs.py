@@ -10,11 +10,10 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from spd.config import SPDConfig, preset_name
+from spd.machine import package_versions
 from spd.runtime.devices import cuda_missing
 from tools.bench.worker import Worker, WorkerError
 
@@ -50,7 +49,7 @@ class Wanted:
         name = "dav2s" if self.network == "dav2s" else f"{self.network}-{preset_name(self.config) or 'custom'}"
         config = None if self.network == "dav2s" else self.config
         # A bundle gets float16 graphs and engines where there is a GPU.
-        made_with = config, cuda_missing() is None, [_version(package) for package in _PACKAGES]
+        made_with = config, cuda_missing() is None, package_versions(_PACKAGES)
         digest = hashlib.sha256(repr(made_with).encode())
         for pattern in SOURCES[self.network]:
             for source in sorted(ROOT.glob(pattern)):
@@ -137,10 +136,3 @@ def _bundle(wanted: Wanted, folder: Path) -> None:
     export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, Phases(console))
     if why_not() is None:
         build_engines(folder, BuildOptions(("fp16",)), console)
-
-
-def _version(package: str) -> Any:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +57,9 @@ def describe(threads: int, load: float | None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that matter and are here."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    from spd.machine import package_versions  # noqa: PLC0415 - for --help
+
+    return {"python": platform.python_version(), **package_versions(PACKAGES)}
 
 
 def now() -> str:
