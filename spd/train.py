@@ -16,7 +16,7 @@ from spd.cli import INTERRUPTED, Command, Size, note
 from spd.config import PRESETS
 from spd.data.sources import ROOMS
 from spd.errors import BackendError, InputError
-from spd.training.settings import NETWORKS, Settings
+from spd.training.settings import NETWORKS, OPTIMIZERS, Settings
 from spd.version import __version__
 
 if TYPE_CHECKING:
@@ -83,11 +83,16 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
 @_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
 @_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
+@_setting(
+    "optimizer",
+    "muon takes the matrices of dense layers, and leaves the rest to adamw.",
+    type=click.Choice(OPTIMIZERS),
+)
 @_setting("lr", "Learning rate at its highest, for everything but the backbone.")
 @_setting("encoder_lr_scale", "Learning rate of the backbone over --lr; 1 suits --no-pretrained.")
 @_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
 @_setting("warmup", "Steps in which the learning rate rises.")
-@_setting("weight_decay", "Of AdamW.")
+@_setting("weight_decay", "Of the optimizer.")
 @_setting("clip", "Largest norm of the gradient.")
 @_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
 @_setting("seed", "Of weights, order, augmentation, queries and dropout.")

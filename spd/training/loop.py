@@ -59,7 +59,7 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
     if isinstance(begin, dict):
         _check_order(begin.get("begun", state.begun), state.begun)
     launch(fabric)
-    network, optimizer = fabric.setup(Exact(state.network), state.optimizer)
+    network, *optimizers = fabric.setup(Exact(state.network), *state.optimizers)
     if state.average is not None:
         state.average.to(fabric.device)
     if isinstance(begin, dict):
@@ -79,7 +79,7 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
                 log.say(_described(state, fabric, pairs, steps))
                 if pairs.description:
                     log.say(pairs.description)
-            _Run(state, folder, fabric, log, network, optimizer, steps).go(batches, validation, stop)
+            _Run(state, folder, fabric, log, network, optimizers, steps).go(batches, validation, stop)
     return state
 
 
@@ -149,10 +149,17 @@ class _Run:
     """One sitting of a run."""
 
     def __init__(
-        self, state: State, folder: Path, fabric: Fabric, log: Log | None, network: Any, optimizer: Any, steps: int
+        self,
+        state: State,
+        folder: Path,
+        fabric: Fabric,
+        log: Log | None,
+        network: Any,
+        optimizers: list[Any],
+        steps: int,
     ) -> None:
         self.state, self.folder, self.fabric, self.log = state, folder, fabric, log
-        self.network, self.optimizer, self.steps = network, optimizer, steps
+        self.network, self.optimizers, self.steps = network, optimizers, steps
         self.saved = state.progress.step
         self.skipped = Skipped(log.say if log else note)
         self.losses: list[Tensor] = []
@@ -187,9 +194,13 @@ class _Run:
         image, points, target_BK = (batch[name].to(device, non_blocking=True) for name in ("image", "points", "depth"))
         loss = silog(self.network(image, points.view(torch.int32)), target_BK)
         self.fabric.backward(loss)
-        self.fabric.clip_gradients(self.network, self.optimizer, max_norm=state.settings.clip, error_if_nonfinite=False)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        # Of the optimisers it only asks the precision's scaler, which neither float32 nor bfloat16 has.
+        self.fabric.clip_gradients(
+            self.network, self.optimizers[0], max_norm=state.settings.clip, error_if_nonfinite=False
+        )
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         state.update_average()
         state.progress.step += 1
         self.losses.append(loss.detach())

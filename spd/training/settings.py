@@ -13,6 +13,9 @@ from spd.errors import InputError
 NETWORKS = ("spd", "bilinear-mlp")
 """What can be trained: the network, and the paper's baseline (its section 8)."""
 
+OPTIMIZERS = ("adamw", "muon")
+"""What moves the weights; see `spd.training.optimizers`."""
+
 EPOCH_OF_ROOMS = 24_231
 """Rooms that count as an epoch: as many as the Eigen split has training pairs."""
 
@@ -47,6 +50,8 @@ class Settings:
     """Passes through the data, unless `max_steps` says when to stop."""
     max_steps: int | None = None
     """Steps of the whole run, over which the learning rate falls."""
+    optimizer: str = "adamw"
+    """One of `OPTIMIZERS`."""
     lr: float = 1e-4
     """Learning rate at its highest, for everything but the backbone."""
     encoder_lr_scale: float = 0.1
@@ -56,7 +61,7 @@ class Settings:
     warmup: int = 0
     """Steps in which the learning rate rises from 0 in a straight line."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Of the optimiser."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.0
@@ -81,6 +86,8 @@ class Settings:
             raise InputError(f"there is no preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if self.network not in NETWORKS:
             raise InputError(f"there is no network {self.network!r} to train; choose one of {', '.join(NETWORKS)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"there is no optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         try:
             check_size(self.height, self.width, self.config)
         except ValueError as error:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spd.checkpoint import save_checkpoint
 from spd.errors import CheckpointError
+from spd.training.optimizers import new_optimizers
 from spd.training.settings import Settings
 
 LAST = "last.pt"
@@ -47,11 +49,11 @@ class Progress:
 
 @dataclass
 class State:
-    """Network, optimiser and average of a run."""
+    """Network, optimisers and average of a run."""
 
     settings: Settings
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[Optimizer, ...]
     average: AveragedModel | None
     progress: Progress = field(default_factory=Progress)
     begun: dict[str, Any] = field(default_factory=dict)
@@ -79,14 +81,16 @@ class State:
     def set_learning_rate(self, steps: int) -> float:
         """Set the learning rate of the step to come, of `steps` in all (paper 7.3); returns the decoder's."""
         factor = learning_rate_factor(self.progress.step, steps, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
         return self.settings.lr * factor
 
     def save_last(self, folder: Path) -> None:
         """Write `LAST`, in one piece or not at all."""
         average = {} if self.average is None else {"ema": self.average.state_dict()}
-        self._save(folder / LAST, self.network, optimizer=self.optimizer.state_dict(), begun=self.begun, **average)
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        self._save(folder / LAST, self.network, optimizers=optimizers, begun=self.begun, **average)
 
     def save_best(self, folder: Path) -> None:
         """Write `BEST`, in one piece or not at all."""
@@ -105,7 +109,8 @@ class State:
         """
         try:
             self.network.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             if self.average is not None:
                 self.average.load_state_dict(content["ema"])
             self.progress = Progress.from_dict(content["progress"])
@@ -115,19 +120,10 @@ class State:
 
 
 def new_state(settings: Settings, network: nn.Module) -> State:
-    """The state before the first step; the optimiser and the average are made for `network`."""
-    backbone = {id(parameter) for name, parameter in network.named_parameters() if name.startswith("encoder.backbone.")}
-    groups = [
-        {
-            "params": [parameter for parameter in network.parameters() if (id(parameter) in backbone) == inside],
-            "peak_lr": settings.lr * scale,
-        }
-        for inside, scale in ((True, settings.encoder_lr_scale), (False, 1.0))
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    """The state before the first step; the optimisers and the average are made for `network`."""
     assert not any(True for _ in network.buffers())  # which nobody would average
     average = AveragedModel(network) if settings.ema else None
-    return State(settings, network, optimizer, average)
+    return State(settings, network, new_optimizers(settings, network), average)
 
 
 def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
@@ -139,7 +135,7 @@ def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
 
 
 def read_last(folder: Path) -> dict[str, Any]:
-    """The content of `LAST`: `model`, `optimizer`, `progress`, `settings`, mostly `begun`, maybe `ema`.
+    """The content of `LAST`: `model`, `optimizers`, `progress`, `settings`, mostly `begun`, maybe `ema`.
 
     Raises:
         CheckpointError: there is none, or it is not whole.
@@ -149,7 +145,7 @@ def read_last(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist, so there is nothing to resume; give the folder of a run")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"model", "optimizer", "progress", "settings"} - set(content)
+        missing = {"model", "optimizers", "progress", "settings"} - set(content)
     except Exception as error:  # a broken pickle can raise anything
         raise CheckpointError(f"{path} is damaged: {(str(error).splitlines() or ['?'])[0]}") from error
     if missing:

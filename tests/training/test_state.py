@@ -18,7 +18,7 @@ from training_support import SMALL
 from spd.baselines.bilinear_mlp import BilinearMLP
 from spd.checkpoint import load_checkpoint
 from spd.errors import CheckpointError
-from spd.training.settings import Settings
+from spd.training.settings import OPTIMIZERS, Settings
 from spd.training.state import BEST, LAST, Progress, State, learning_rate_factor, new_state, read_last
 
 BASELINE = replace(SMALL, network="bilinear-mlp", ema=0.9)
@@ -35,7 +35,8 @@ def step(state: State) -> None:
     state.set_learning_rate(10)
     for parameter in state.network.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        optimizer.step()
     state.update_average()
     state.progress.step += 1
 
@@ -65,14 +66,15 @@ def test_the_schedule_stays_between_its_ends(steps: int, warmup: int, final: flo
 def test_the_backbone_learns_at_a_tenth() -> None:
     state = state_of(replace(BASELINE, lr=1e-3, weight_decay=0.02))
     assert state.set_learning_rate(4) == 1e-3
-    backbone, rest = state.optimizer.param_groups
+    (optimizer,) = state.optimizers
+    backbone, rest = optimizer.param_groups
     assert (backbone["lr"], rest["lr"]) == (1e-4, 1e-3)
     assert backbone["weight_decay"] == rest["weight_decay"] == 0.02
     assert {id(p) for p in backbone["params"]} == {id(p) for p in state.network.encoder.backbone.parameters()}  # type: ignore[union-attr]
     assert len(backbone["params"]) + len(rest["params"]) == len(list(state.network.parameters()))
     state.progress.step = 3
     state.set_learning_rate(4)
-    assert [group["lr"] for group in state.optimizer.param_groups] == pytest.approx([1e-6, 1e-5])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-6, 1e-5])
 
 
 def test_the_average_is_torch_s() -> None:
@@ -91,28 +93,35 @@ def test_the_average_is_torch_s() -> None:
     assert state.evaluated is state.average
 
 
+def moments_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """AdamW's first moments, or Muon's momentum."""
+    return [entry.get("exp_avg", entry.get("momentum_buffer")) for entry in optimizer.state.values()]
+
+
 def same(one: State, other: State) -> bool:
     """Whether the next steps will be the same."""
     own, theirs = (
         [*state.network.state_dict().values(), *(state.average.state_dict().values() if state.average else ())]
         for state in (one, other)
     )
-    moments = ([entry["exp_avg"] for entry in state.optimizer.state.values()] for state in (one, other))
+    moments = ([moment for own in state.optimizers for moment in moments_of(own)] for state in (one, other))
     return one.progress == other.progress and all(
         torch.equal(a, b) for a, b in [*zip(own, theirs, strict=True), *zip(*moments, strict=True)]
     )
 
 
-def test_restored_as_it_was(tmp_path: Path) -> None:
-    state = state_of()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_restored_as_it_was(tmp_path: Path, optimizer: str) -> None:
+    given_ = replace(BASELINE, optimizer=optimizer)
+    state = state_of(given_)
     for _ in range(2):
         step(state)
     state.progress.losses, state.progress.best_abs_rel, state.begun = [0.1], 0.3, {"processes": 2}
     state.save_last(tmp_path)
     content = read_last(tmp_path)
-    assert Settings.from_dict(content["settings"]) == BASELINE
+    assert Settings.from_dict(content["settings"]) == given_
     assert content["begun"] == {"processes": 2}
-    other = new_state(BASELINE, BilinearMLP(BASELINE.config))
+    other = new_state(given_, BilinearMLP(given_.config))
     other.restore(content)
     assert same(state, other)
     for one in (state, other):
@@ -180,18 +189,18 @@ def test_cut_off(tmp_path: Path, length: int) -> None:
 
 def test_another_file_of_that_name(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / LAST)
-    with pytest.raises(CheckpointError, match="lacks optimizer, progress, settings"):
+    with pytest.raises(CheckpointError, match="lacks optimizers, progress, settings"):
         read_last(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["model", "optimizer", "ema"])
+@pytest.mark.parametrize("part", ["model", "optimizers", "ema"])
 def test_of_another_network(tmp_path: Path, part: str) -> None:
     state = state_of()
     step(state)
     state.save_last(tmp_path)
     content: dict[str, Any] = copy.deepcopy(read_last(tmp_path))
-    if part == "optimizer":
-        content[part]["param_groups"] = content[part]["param_groups"][:1]
+    if part == "optimizers":
+        content[part][0]["param_groups"] = content[part][0]["param_groups"][:1]
     else:
         content[part].popitem()
     with pytest.raises(CheckpointError, match=r"^last.pt does not fit its own settings: .*begin a new run$"):
