@@ -14,11 +14,12 @@ from engines.executor import Executor
 from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, step, watch
-from engines.proof import Proof, prove
+from engines.proof import prove
 from engines.publish import publish, read_report, staged_bundle, staging
 from engines.reference import Gate, Reference, make_reference, read_gate
 from engines.timing_cache import TimingCache, default_path
 from spd.bundle import Bundle, open_bundle
+from spd.comparison import Comparison
 from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
 from spd.manifest import GRAPHS, Manifest
@@ -63,7 +64,7 @@ class Built:
     path: Path
     manifest: Manifest
     plans: tuple[BuiltPlan, ...]
-    proofs: tuple[Proof, ...]
+    proofs: tuple[Comparison, ...]
     """One for each precision; empty without verification."""
 
 
@@ -115,7 +116,7 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
     with staging(bundle.path) as folder:
         bench = _Bench(bundle, options, target, folder, builder, console)
         plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
-        proofs: tuple[Proof, ...] = ()
+        proofs: tuple[Comparison, ...] = ()
         if options.verify:
             with step(console, "running the float32 graphs on the CPU"):
                 reference = make_reference(bundle)
@@ -196,7 +197,7 @@ def _layers(plan: bytes, name: str) -> str:
     return str(inspector.get_engine_information(runtime.trt.LayerInformationFormat.JSON))
 
 
-def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate, reference: Reference) -> Proof:
+def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate, reference: Reference) -> Comparison:
     """Run the staged plans as the runtime would load them, and compare."""
     bundle = staged_bundle(bench.bundle, bench.folder, tuple(plan.record for plan in plans))
     gpu, runtime = Gpu(), Runtime()
@@ -218,10 +219,10 @@ def _of(plans: tuple[BuiltPlan, ...], precision: str) -> tuple[BuiltPlan, ...]:
     return tuple(plan for plan in plans if plan.record.precision == precision)
 
 
-def _report(target: Target, plans: tuple[BuiltPlan, ...], proof: Proof | None) -> dict[str, Any]:
+def _report(target: Target, plans: tuple[BuiltPlan, ...], proof: Comparison | None) -> dict[str, Any]:
     """The entry of one precision in `engines.json`."""
     return {
         "target": asdict(target),
         **{plan.record.graph: {"build_seconds": round(plan.seconds, 1), **plan.inspection.as_dict()} for plan in plans},
-        "proof": None if proof is None else proof.as_dict(),
+        "proof": None if proof is None else {"reference": "the float32 graphs on onnxruntime-cpu", **proof.as_dict()},
     }

@@ -3,79 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from engines.executor import Arrays, Executor
 from engines.reference import Gate, Reference
+from spd.comparison import Case, Comparison, compare
 from spd.errors import ParityError
-from spd.parity import MEAN_POINTS, relative_error
 from spd.plans import PlanProfile
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison; errors are relative to the reference's depth."""
-
-    batch: int
-    """Images in the encoder's call."""
-    points: int
-    """Points per image."""
-    profile: int
-    """The decoder's optimisation profile."""
-    max_error: float
-    mean_error: float
-
-
-@dataclass(frozen=True)
-class Worst:
-    """Where the largest error was."""
-
-    case: Case
-    image: int
-    u: float
-    v: float
-    expected: float
-    got: float
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What the comparison measured."""
-
-    precision: str
-    gate: Gate
-    cases: tuple[Case, ...]
-    worst: Worst
-
-    @property
-    def max_error(self) -> float:
-        """Largest relative depth error over all cases."""
-        return self.worst.case.max_error
-
-    @property
-    def mean_error(self) -> float:
-        """Mean relative depth error of the worst case of `MEAN_POINTS` or more."""
-        return max((case.mean_error for case in self.cases if case.points >= MEAN_POINTS), default=0.0)
-
-    @property
-    def passed(self) -> bool:
-        """Whether both errors are within the tolerance; NaN is not."""
-        return self.max_error <= self.gate.max_error and self.mean_error <= self.gate.mean_error
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `engines.json`."""
-        return {
-            "passed": self.passed,
-            "max_error": self.max_error,
-            "mean_error": self.mean_error,
-            "tolerance": {"max": self.gate.max_error, "mean": self.gate.mean_error},
-            "reference": "the float32 graphs on onnxruntime-cpu",
-            "worst": asdict(self.worst),
-            "cases": [asdict(case) for case in self.cases],
-        }
 
 
 def proof_cases(
@@ -107,7 +42,7 @@ def prove(
     reference: Reference,
     gate: Gate,
     tick: Callable[[float], None],
-) -> Proof:
+) -> Comparison:
     """Run both plans on every case and compare with the reference; `tick` is told the share done.
 
     Raises:
@@ -116,15 +51,14 @@ def prove(
     """
     plan = proof_cases(gate, encoder.profiles[0].batch[2], decoder.profiles)
     steps = sum(len(runs) for _, runs in plan)
-    found: list[Worst] = []
+    found: list[Case] = []
     for batch, runs in plan:
         images = reference.images[np.arange(batch) % len(reference.images)]
         cache = encoder.run(0, {"image": images})
         for profile, k in runs:
             tick(len(found) / steps)
             found.append(_compare(decoder, cache, reference, gate.undecided, (batch, profile, k)))
-    worst = max(found, key=lambda item: np.inf if np.isnan(item.case.max_error) else item.case.max_error)
-    proof = Proof(precision, gate, tuple(item.case for item in found), worst)
+    proof = Comparison(precision, gate.tolerance, tuple(found))
     if not proof.passed:
         raise ParityError(_message(proof))
     return proof
@@ -136,7 +70,7 @@ def _compare(
     reference: Reference,
     undecided: tuple[tuple[int, int], ...],
     where: tuple[int, int, int],
-) -> Worst:
+) -> Case:
     """Decode K points of each image of a batch, image by image as the runtime does."""
     batch, profile, k = where
     of_image = np.arange(batch) % len(reference.images)
@@ -152,19 +86,14 @@ def _compare(
     depth = np.concatenate(rows)
     decided = np.ones(reference.points.shape[:2], dtype=bool)
     decided[tuple(np.array(undecided, dtype=int).reshape(-1, 2).T)] = False
-    error = relative_error(depth, expected, decided[of_image][:, picked])
-    image, point = np.unravel_index(int(np.argmax(np.where(np.isnan(error), np.inf, error))), error.shape)
-    case = Case(batch, k, profile, float(error[image, point]), float(error.mean()))
-    u, v = (float(x) for x in points[image, point])
-    return Worst(case, int(image), u, v, float(expected[image, point]), float(depth[image, point]))
+    return compare({"profile": profile}, points, depth, expected, decided[of_image][:, picked])
 
 
-def _message(proof: Proof) -> str:
-    worst, gate = proof.worst, proof.gate
+def _message(proof: Comparison) -> str:
+    farthest, worst = proof.farthest, proof.farthest.worst
     return (
-        f"the {proof.precision} engines do not compute what the float32 graphs compute: relative depth error "
-        f"{proof.max_error:.2g} (at most {gate.max_error:g}), mean {proof.mean_error:.2g} (at most "
-        f"{gate.mean_error:g}); worst point ({worst.u:g}, {worst.v:g}) of image {worst.image} at B={worst.case.batch} "
-        f"K={worst.case.points} in profile {worst.case.profile}: {worst.got:.4g} m, expected {worst.expected:.4g} m; "
-        "no engine was written (try a lower --optimization-level, or --no-verify to keep it all the same)"
+        f"the {proof.precision} engines do not compute what the float32 graphs compute: {proof.difference}; "
+        f"worst point ({worst.u:g}, {worst.v:g}) of image {worst.image} at B={farthest.batch} K={farthest.points} in "
+        f"profile {farthest.ran['profile']}: {worst.got:.4g} m, expected {worst.expected:.4g} m; no engine was written "
+        "(try a lower --optimization-level, or --no-verify to keep it all the same)"
     )

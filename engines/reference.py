@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 from spd.bundle import Bundle
 from spd.errors import BundleError
 from spd.manifest import PARITY
-from spd.parity import CHUNK, REFERENCE_POINTS, check_images, check_points
+from spd.parity import CHUNK, REFERENCE_POINTS, Tolerance, check_images, check_points
 
 
 @dataclass(frozen=True)
 class Gate:
     """What the export held the graphs of one precision to, and where."""
 
-    max_error: float
-    """Largest relative depth error that passes."""
-    mean_error: float
-    """Largest mean of it over a case of 37 points or more that passes."""
+    tolerance: Tolerance
     cases: tuple[tuple[int, int], ...]
     """Images and points per image of every case."""
     undecided: tuple[tuple[int, int], ...] = ()
@@ -57,7 +54,7 @@ def read_gate(bundle: Bundle, precision: str) -> Gate:
         tolerance = found["tolerance"]
         cases = {(int(case["batch"]), int(case["points"])) for case in found["cases"]}
         undecided = tuple((int(image), int(point)) for image, point in found["undecided"])
-        return Gate(float(tolerance["max"]), float(tolerance["mean"]), tuple(sorted(cases)), undecided)
+        return Gate(Tolerance(float(tolerance["max"]), float(tolerance["mean"])), tuple(sorted(cases)), undecided)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} has no tolerance and cases for {precision}; export the bundle again") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 from export.diagnosis import first_bad_tensor
 from export.reference import Reference
 from export.runners import GraphFiles, OnnxRuntimeRunner, Runner, TorchRunner
+from spd.comparison import Case, Comparison, compare
 from spd.errors import ParityError
 from spd.models import SPD
-from spd.parity import IMAGES, MEAN_POINTS, TOLERANCES, Tolerance, relative_error
+from spd.parity import IMAGES, TOLERANCES
 
 BATCHES = (1, 2)
 POINT_COUNTS = (1, 2, 37, 256)
@@ -23,36 +24,9 @@ POINT_COUNTS = (1, 2, 37, 256)
 
 
 @dataclass(frozen=True)
-class CaseResult:
-    """One comparison; errors are relative to the literal model's depth."""
+class ParityResult(Comparison):
+    """What the gate measured for one precision; errors are relative to the literal model's depth."""
 
-    runner: str
-    batch: int
-    points: int
-    max_error: float
-    mean_error: float
-
-
-@dataclass(frozen=True)
-class WorstPoint:
-    """Where the largest error of a precision was."""
-
-    case: CaseResult
-    image: int
-    u: float
-    v: float
-    expected: float
-    got: float
-
-
-@dataclass(frozen=True)
-class ParityResult:
-    """What the gate measured for one precision."""
-
-    precision: str
-    tolerance: Tolerance
-    cases: tuple[CaseResult, ...]
-    worst: WorstPoint
     equal_route_sets: float
     """Share of queries whose routed L4 positions are the literal model's, as sets."""
     shared_routes: float
@@ -60,34 +34,10 @@ class ParityResult:
     undecided: tuple[tuple[int, int], ...]
     """Image and index of the points whose routes float32 does not decide; their depth is not compared."""
 
-    @property
-    def max_error(self) -> float:
-        """Largest relative depth error over all cases."""
-        return max(case.max_error for case in self.cases)
-
-    @property
-    def mean_error(self) -> float:
-        """Mean relative depth error of the worst case of `MEAN_POINTS` or more."""
-        return max(case.mean_error for case in self.cases if case.points >= MEAN_POINTS)
-
-    @property
-    def passed(self) -> bool:
-        """Whether both errors are within the tolerance; NaN is not."""
-        return self.max_error <= self.tolerance.max and self.mean_error <= self.tolerance.mean
-
     def as_dict(self) -> dict[str, Any]:
         """For `parity.json`."""
-        return {
-            "passed": self.passed,
-            "max_error": self.max_error,
-            "mean_error": self.mean_error,
-            "tolerance": asdict(self.tolerance),
-            "equal_route_sets": self.equal_route_sets,
-            "shared_routes": self.shared_routes,
-            "undecided": [list(point) for point in self.undecided],
-            "worst": asdict(self.worst),
-            "cases": [asdict(case) for case in self.cases],
-        }
+        routes = {"equal_route_sets": self.equal_route_sets, "shared_routes": self.shared_routes}
+        return {**super().as_dict(), **routes, "undecided": [list(point) for point in self.undecided]}
 
 
 def verify(
@@ -106,8 +56,7 @@ def verify(
     plan: list[tuple[Runner, list[int]]] = [(walker, counts if precision == "bf16" else [min(256, max_points)])]
     if precision != "bf16":
         plan.append((OnnxRuntimeRunner(files), counts))
-    cases: list[CaseResult] = []
-    worst: WorstPoint | None = None
+    cases: list[Case] = []
     steps = sum(len(BATCHES) * len(ks) for _, ks in plan)
     try:
         for runner, ks in plan:
@@ -115,24 +64,20 @@ def verify(
                 cache = runner.encode(reference.images[:batch])
                 for k in ks:
                     tick(len(cases) / steps)
-                    found = _compare(runner, cache, reference, batch, k)
-                    cases.append(found.case)
-                    if worst is None or not found.case.max_error <= worst.case.max_error:
-                        worst = found
+                    cases.append(_compare(runner, cache, reference, batch, k))
     except FloatingPointError as error:
         raise ParityError(
             f"{precision} graphs: {error}; check the weights of that module, or export without --precision {precision}"
         ) from error
-    assert worst is not None
     sets, shared = _routing(walker, reference)
     undecided = tuple((int(image), int(point)) for image, point in np.argwhere(~reference.decided))
-    result = ParityResult(precision, TOLERANCES[precision], tuple(cases), worst, sets, shared, undecided)
+    result = ParityResult(precision, TOLERANCES[precision], tuple(cases), sets, shared, undecided)
     if not result.passed:
         raise ParityError(_message(result, model, files, reference))
     return result
 
 
-def _compare(runner: Runner, cache: Any, reference: Reference, batch: int, k: int) -> WorstPoint:
+def _compare(runner: Runner, cache: Any, reference: Reference, batch: int, k: int) -> Case:
     picked = np.arange(k) % reference.points.shape[1]
     points = np.ascontiguousarray(reference.points[:batch, picked])
     expected = reference.depth[:batch, picked]
@@ -141,11 +86,7 @@ def _compare(runner: Runner, cache: Any, reference: Reference, batch: int, k: in
         raise ParityError(
             f"{runner.name} gives depth of shape {got.shape} for B={batch} K={k}: expected {expected.shape}"
         )
-    error = relative_error(got, expected, reference.decided[:batch, picked])
-    image, point = np.unravel_index(int(np.argmax(np.where(np.isnan(error), np.inf, error))), error.shape)
-    case = CaseResult(runner.name, batch, k, float(error.max()), float(error.mean()))
-    u, v = (float(x) for x in points[image, point])
-    return WorstPoint(case, int(image), u, v, float(expected[image, point]), float(got[image, point]))
+    return compare({"runner": runner.name}, points, got, expected, reference.decided[:batch, picked])
 
 
 def _routing(walker: TorchRunner, reference: Reference) -> tuple[float, float]:
@@ -158,19 +99,18 @@ def _routing(walker: TorchRunner, reference: Reference) -> tuple[float, float]:
 
 
 def _message(result: ParityResult, model: SPD, files: GraphFiles, reference: Reference) -> str:
-    worst, limit = result.worst, result.tolerance
+    farthest, worst = result.farthest, result.farthest.worst
     culprit = first_bad_tensor(
         model,
         ir.load(files.encoder),
         ir.load(files.decoder),
         torch.from_numpy(reference.images[worst.image : worst.image + 1]),
         torch.tensor([[[worst.u, worst.v]]]),
-        limit.max,
+        result.tolerance.max,
     )
     return (
-        f"{result.precision} graphs do not compute what the model computes: relative depth error "
-        f"{result.max_error:.2g} (at most {limit.max:g}), mean {result.mean_error:.2g} (at most {limit.mean:g}); "
-        f"worst point ({worst.u:g}, {worst.v:g}) of the {IMAGES[worst.image]} on {worst.case.runner} at "
-        f"B={worst.case.batch} K={worst.case.points}: {worst.got:.4g} m, expected {worst.expected:.4g} m; {culprit}; "
+        f"{result.precision} graphs do not compute what the model computes: {result.difference}; "
+        f"worst point ({worst.u:g}, {worst.v:g}) of the {IMAGES[worst.image]} on {farthest.ran['runner']} at "
+        f"B={farthest.batch} K={farthest.points}: {worst.got:.4g} m, expected {worst.expected:.4g} m; {culprit}; "
         "no bundle was written (--no-verify writes it all the same, marked as unverified)"
     )

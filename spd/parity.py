@@ -21,7 +21,6 @@ CHUNK = 256
 MEAN_POINTS = 37
 """Fewest points of a case whose mean error counts; fewer are no mean."""
 
-
 UNDECIDED = 1e-5
 """Relative gap between the last routed and the first unrouted L4 weight below which float32 does not decide the route.
 
@@ -36,7 +35,9 @@ class Tolerance:
     """Largest relative depth errors that pass."""
 
     max: float
+    """Of any point."""
     mean: float
+    """Over a case of `MEAN_POINTS` or more."""
 
 
 TOLERANCES = {"fp32": Tolerance(1e-4, 1e-4), "fp16": Tolerance(2e-2, 2e-3), "bf16": Tolerance(5e-2, 1e-2)}

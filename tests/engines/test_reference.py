@@ -14,7 +14,7 @@ from engines.reference import Gate, make_reference, read_gate
 from spd.bundle import Bundle, open_bundle
 from spd.errors import BundleError
 from spd.manifest import FileRecord
-from spd.parity import check_points
+from spd.parity import Tolerance, check_points
 from spd.plans import PlanProfile
 from spd.runtime import load
 
@@ -22,7 +22,7 @@ from spd.runtime import load
 def test_the_gate_is_the_exports(exported: Path) -> None:
     parity = json.loads((exported / "parity.json").read_text())["fp16"]
     gate = read_gate(open_bundle(exported), "fp16")
-    assert (gate.max_error, gate.mean_error) == (parity["tolerance"]["max"], parity["tolerance"]["mean"])
+    assert (gate.tolerance.max, gate.tolerance.mean) == (parity["tolerance"]["max"], parity["tolerance"]["mean"])
     assert set(gate.cases) == {(case["batch"], case["points"]) for case in parity["cases"]}
     assert {(1, 1), (2, 37), (2, 512)} <= set(gate.cases)
 
@@ -66,7 +66,7 @@ def test_points_cover_the_borders_the_outside_and_repeats() -> None:
 
 
 def test_cases_are_the_exports_and_every_profiles_ends() -> None:
-    gate = Gate(1, 1, ((1, 1), (1, 37), (1, 512), (2, 37)))
+    gate = Gate(Tolerance(1, 1), ((1, 1), (1, 37), (1, 512), (2, 37)))
     profiles = tuple(PlanProfile((1, 1, 1), points) for points in ((1, 32, 64), (65, 256, 256), (257, 512, 512)))
     assert proof_cases(gate, 8, profiles) == (
         (1, ((0, 1), (0, 32), (0, 37), (0, 64), (1, 65), (1, 256), (2, 257), (2, 512))),
@@ -76,5 +76,5 @@ def test_cases_are_the_exports_and_every_profiles_ends() -> None:
 
 
 def test_a_bundle_for_single_images_is_asked_for_no_more() -> None:
-    gate = Gate(1, 1, ((1, 1), (2, 1)))
+    gate = Gate(Tolerance(1, 1), ((1, 1), (2, 1)))
     assert proof_cases(gate, 1, (PlanProfile((1, 1, 1), (1, 8, 8)),)) == ((1, ((0, 1), (0, 8))),)
