@@ -84,7 +84,10 @@ class OnnxRuntimeBackend(Backend):
     def tiles(self, points: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Points [1, K, 2] in the parts that runs of the decoder take."""
         count, (least, most) = points.shape[1], TILE
-        tile = max(least, min(most, -(-count // self.at_once))) if self.at_once > 1 else count
+        tile = count
+        if self.at_once > 1:
+            each = -(-count // self.at_once)
+            tile = max(least, -(-each // -(-each // most)))
         return [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
 
     def close(self) -> None:
