@@ -1,4 +1,4 @@
-"""Whether a backend can run on this machine at all, whatever the bundle: what `spd-doctor` and `auto` both go by."""
+"""Whether a backend can run on this machine at all, whatever the bundle: `spd-doctor` and `spd.load` go by it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def _onnxruntime(cuda: bool) -> str | None:
     try:
         from spd.runtime.onnx_runtime import cuda_unavailable  # noqa: PLC0415 - 0.1 s
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library is loaded
+            raise KeyboardInterrupt from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"onnxruntime cannot be loaded ({reason}); install it again"
     return cuda_unavailable() if cuda else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from spd.bundle import Bundle, open_bundle
 from spd.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
+from spd.runtime.available import unavailable
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
@@ -91,28 +91,19 @@ def _load_checkpoint(
         )
     if precision not in (None, "fp32"):
         raise BackendError(f"the torch backend runs fp32, not {precision}; export a bundle for other precisions")
-    missing = [package for package in ("torch", "timm", "safetensors") if find_spec(package) is None]
-    if missing:
-        raise BackendError(f"{path} is a checkpoint, which needs {', '.join(missing)}: pip install 'spd-depth[export]'")
+    if reason := unavailable("torch"):
+        raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # noqa: PLC0415 - torch and timm take seconds to import
 
     return Model(TorchBackend(path, size), None, [], budget)
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
-    if find_spec("onnxruntime") is None:
-        raise BackendError(f"{name} cannot run here: onnxruntime is missing; pip install spd-depth")
+    if reason := unavailable(name):
+        raise BackendError(f"{name} cannot run here: {reason}")
     if name == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    try:
-        from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415 - 0.1 s that checkpoints do not need
-    except ImportError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library is loaded
-            raise KeyboardInterrupt from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BackendError(
-            f"{name} cannot run here: onnxruntime cannot be loaded ({reason}); install it again"
-        ) from error
+    from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415 - 0.1 s that checkpoints do not need
 
     if precision is None:
         half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions

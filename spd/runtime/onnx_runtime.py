@@ -38,7 +38,7 @@ class OnnxRuntimeBackend(Backend):
 
         Args:
             bundle: where the graphs are.
-            name: onnxruntime-cpu or onnxruntime-cuda.
+            name: onnxruntime-cpu, or onnxruntime-cuda where `cuda_unavailable` has no objection.
             precision: fp32, fp16 or bf16.
             threads: CPU threads for one call, all cores by default.
 
@@ -52,9 +52,6 @@ class OnnxRuntimeBackend(Backend):
         self.cache_bytes = cache_nbytes(bundle.manifest.contract, precision)
         self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
         if self._device == "cuda":
-            reason = cuda_unavailable()
-            if reason is not None:
-                raise BackendError(f"onnxruntime-cuda cannot run here: {reason}")
             _preload()
         # Products of a few rows for each point share out badly among threads; points do well.
         self.at_once = (threads or cores()) if self._device == "cpu" else 1

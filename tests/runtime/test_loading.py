@@ -42,7 +42,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
     """As if these packages were not installed."""
-    monkeypatch.setattr("spd.runtime.loading.find_spec", lambda name: None if name in missing else SimpleNamespace())
+    monkeypatch.setattr("spd.runtime.available.find_spec", lambda name: None if name in missing else SimpleNamespace())
 
 
 def test_the_command_offers_the_backends_of_the_library() -> None:
@@ -135,14 +135,14 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, exported: Path) -> None:
     without(monkeypatch, "torch")
-    with pytest.raises(BackendError, match=r"needs torch: pip install 'spd-depth\[export\]'"):
+    with pytest.raises(BackendError, match=r"torch missing: pip install 'spd-depth\[export\]'"):
         spd.load(checkpoint)
     without(monkeypatch, "timm", "safetensors")  # torch may be there for other reasons
-    with pytest.raises(BackendError, match="needs timm, safetensors: pip install"):
+    with pytest.raises(BackendError, match="timm, safetensors missing: pip install"):
         spd.load(checkpoint)
     without(monkeypatch, "onnxruntime")
     for backend in ("auto", "onnxruntime-cpu", "onnxruntime-cuda"):
-        with pytest.raises(BackendError, match="onnxruntime is missing; pip install spd-depth"):
+        with pytest.raises(BackendError, match="onnxruntime is missing: pip install spd-depth"):
             spd.load(exported, backend=backend)
 
 
