@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 from export.cli import check_source
 from spd.cli import Command, Size
 from spd.config import PRESETS
+from spd.places import check_file
 from spd.version import __version__
 
 EPILOG = """
@@ -65,7 +65,7 @@ def main(**arguments: Any) -> None:
     """
     checkpoint: Path | None = arguments["ckpt"]
     check_source(checkpoint, arguments["seed_checkpoint"], arguments["preset"])
-    _check_out(arguments["out"], checkpoint)
+    check_file(arguments["out"], "--out", inputs=[checkpoint] if checkpoint else [])
 
     _calibrate(arguments)
 
@@ -115,16 +115,6 @@ def _calibrate(arguments: dict[str, Any]) -> None:
         file.write(f"{text}\n".encode())
     console.print(f"{arguments['out']}, {phases.seconds:.0f} s", soft_wrap=True)
     console.print(f"Use it: spd-export --policy {arguments['out']} ...", soft_wrap=True)
-
-
-def _check_out(out: Path, checkpoint: Path | None) -> None:
-    """Refuse a place that cannot be written before the slow part."""
-    if not out.parent.is_dir():
-        raise click.BadParameter(f"the folder of {out} does not exist; make it first", param_hint="--out")
-    if not os.access(out.parent, os.W_OK):
-        raise click.BadParameter(f"the folder of {out} is read-only; choose another", param_hint="--out")
-    if checkpoint is not None and os.path.realpath(out) == os.path.realpath(checkpoint):
-        raise click.BadParameter(f"{out} would overwrite the checkpoint; choose another name", param_hint="--out")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command, note, writable, write_stdout
+from spd.cli import Command, note, write_stdout
 from spd.contract import BACKENDS, PRECISIONS
+from spd.places import writable
 from spd.version import __version__
 
 if TYPE_CHECKING:

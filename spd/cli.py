@@ -14,8 +14,6 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -71,19 +69,6 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic 
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return height, width
-
-
-def writable(suffix: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """A callback for an option with a file: it ends in `suffix`, and its folder is there, before any work is done."""
-
-    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-        if value is not None and value.suffix.lower() != suffix:
-            raise click.BadParameter(f"{value} must end in {suffix}", ctx, param)
-        if value is not None and not value.parent.is_dir():
-            raise click.BadParameter(f"the folder of {value} does not exist; make it first", ctx, param)
-        return value
-
-    return check
 
 
 def note(message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from spd.evaluation.picture import draw
 from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
 from spd.files import write_atomically
+from spd.places import check_file, check_folder
 from spd.runtime import load
 from spd.runtime.loading import CHECKPOINT_SUFFIXES, DEFAULT_SIZE
 
@@ -63,8 +63,10 @@ def run(request: Request) -> None:
         click.UsageError: the request contradicts itself, or its results have no place to go.
         OSError: a result cannot be written.
     """
-    _check_out(request)
-    _check_pictures(request.pictures)
+    if request.out is not None:
+        check_file(request.out, "--out", WRITERS, [Path(request.model)])
+    if request.pictures is not None:
+        check_folder(request.pictures, "--pictures")
     pairs = open_pairs(request.data, "test")
     if pairs.description:
         note(pairs.description)
@@ -115,39 +117,6 @@ def _print(found: dict[str, Any], evaluation: Evaluation) -> None:
         console.print(table(found))
         console.print(facts(found), markup=False, highlight=False, soft_wrap=True)
     write_stdout(capture.get().encode(console.encoding, "replace"))
-
-
-def _check_out(request: Request) -> None:
-    """Refuse a file that cannot be written, before the slow part."""
-    out = request.out
-    if out is None:
-        return
-    if out.suffix.lower() not in WRITERS:
-        raise click.BadParameter(f"{out} must end in {' or '.join(WRITERS)}", param_hint="--out")
-    if out.is_dir():
-        raise click.BadParameter(f"{out} is a folder, expected a file", param_hint="--out")
-    _check_parent(out, "--out")
-    if os.path.realpath(out) == os.path.realpath(request.model):
-        raise click.BadParameter(f"{out} would overwrite the model; choose another name", param_hint="--out")
-
-
-def _check_pictures(folder: Path | None) -> None:
-    """Refuse a folder that cannot be made or written into."""
-    if folder is None:
-        return
-    if not folder.exists():
-        _check_parent(folder, "--pictures")
-    elif not folder.is_dir():
-        raise click.BadParameter(f"{folder} is a file, expected a folder", param_hint="--pictures")
-    elif not os.access(folder, os.W_OK):
-        raise click.BadParameter(f"{folder} is read-only; choose another", param_hint="--pictures")
-
-
-def _check_parent(path: Path, option: str) -> None:
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"the folder of {path} does not exist; make it first", param_hint=option)
-    if not os.access(path.parent, os.W_OK):
-        raise click.BadParameter(f"the folder of {path} is read-only; choose another", param_hint=option)
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from spd.files import write_atomically
 from spd.infer.images import Task, find_images, tasks_of_rows
 from spd.infer.outputs import WRITERS, Block, check_columns, to_csv
 from spd.infer.pipeline import encoded_ahead
-from spd.infer.targets import check_out, picture_paths
+from spd.infer.targets import picture_paths
+from spd.places import check_file
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
 from spd.preprocess import check_image, inside, read_image
 
@@ -106,7 +107,8 @@ def infer(request: Request) -> None:
     else:
         raise click.UsageError(f"no image to ask about: give IMAGE, or points with a column {IMAGE_COLUMN!r}")
     inputs = [Path(request.points), *(task.path for task in tasks)]
-    check_out(request.out, inputs)
+    if request.out is not None:
+        check_file(request.out, "--out", WRITERS, inputs)
     pictures = picture_paths(request.picture, [task.path for task in tasks], inputs)
     for task in tasks:
         check_image(task.path)

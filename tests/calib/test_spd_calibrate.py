@@ -197,7 +197,7 @@ def test_bad_input(refused: Any, tmp_path: Path, photos: Path) -> None:
     refused(2, "--max-error", max_error="0")
     (tmp_path / "m.pt").write_bytes(b"no checkpoint")
     refused(1, "m.pt", ckpt=tmp_path / "m.pt", seed_checkpoint="")
-    refused(2, "would overwrite the checkpoint", ckpt=tmp_path / "m.pt", seed_checkpoint="", out=tmp_path / "m.pt")
+    refused(2, "would overwrite an input", ckpt=tmp_path / "m.pt", seed_checkpoint="", out=tmp_path / "m.pt")
 
 
 def test_a_network_that_nothing_cures_gets_no_policy(refused: Any, tmp_path: Path, photos: Path) -> None:

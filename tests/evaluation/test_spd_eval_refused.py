@@ -60,7 +60,7 @@ def test_refused_before_anything_is_opened(case: str, model: StubModel) -> None:
 def test_the_model_is_not_overwritten(model: StubModel) -> None:
     Path("m.json").touch()
     result = run("m.json", "--data", "rooms", "--out", "./m.json")
-    assert "would overwrite the model" in result.stderr
+    assert "would overwrite an input" in result.stderr
     assert result.exit_code == 2
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from spd.cli import Command, Size, note, writable, write_stdout
+from spd.cli import Command, Size, note, write_stdout
 from spd.config import PRESETS
+from spd.places import writable
 
 ROUNDS, QUICK_ROUNDS = 15, 3
 CACHE = Path("build/bench")
