@@ -1,12 +1,10 @@
-"""What a TensorRT engine can be built from: operators and types, checked on the graph; and what a graph costs.
+"""What a TensorRT engine can be built from: operators and types, checked on the graph.
 
 The table is the ONNX parser's own (onnx-tensorrt 10.1, docs/operators.md), cut down to the operators that occur here.
 Later parsers only add to it.
 """
 
 from __future__ import annotations
-
-import math
 
 import onnx_ir as ir
 
@@ -97,37 +95,3 @@ def _check_topk(node: ir.Node, where: str) -> None:
     assert count.const_value is not None
     if int(count.const_value.numpy().item()) >= TOPK_LIMIT or (sort is not None and not sort.as_int()):
         raise ExportError(f"{where}: TensorRT's parser wants TopK sorted and with fewer than {TOPK_LIMIT} values")
-
-
-def multiply_accumulates(model: ir.Model, batch: int, points: int = 0) -> dict[str, int]:
-    """Multiply-accumulates of every MatMul, Gemm and Conv, by node name, for B images of K points each.
-
-    Raises:
-        ExportError: a shape in the graph is not known.
-    """
-    costs: dict[str, int] = {}
-    for node in model.graph:
-        if node.op_type not in ("MatMul", "Gemm", "Conv"):
-            continue
-        output, right = node.outputs[0], node.inputs[1]
-        assert right is not None
-        inner = _sizes(right, batch, points)
-        # MatMul and Gemm contract over the second-last axis of the right operand, Conv over in/groups x kernel.
-        contracted = math.prod(inner[1:]) if node.op_type == "Conv" else inner[-2]
-        costs[str(node.name)] = math.prod(_sizes(output, batch, points)) * contracted
-    return costs
-
-
-def _sizes(value: ir.Value, batch: int, points: int) -> list[int]:
-    if value.shape is None:
-        raise ExportError(f"the shape of {value.name} is not known")
-    known = {"B": batch, "K": points}
-    sizes = []
-    for dim in value.shape:
-        if isinstance(dim, int):
-            sizes.append(dim)
-        elif str(dim) in known:
-            sizes.append(known[str(dim)])
-        else:
-            raise ExportError(f"the shape of {value.name} has the dimension {dim}, which is neither B nor K")
-    return sizes

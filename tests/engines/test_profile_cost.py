@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.profile_blocks import BLOCKS
 from engines.profile_cost import CostedGraph
-from export.operators import multiply_accumulates
 from spd.errors import BackendError, BundleError
+from tools.bench.macs import multiply_accumulates
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

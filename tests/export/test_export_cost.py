@@ -12,10 +12,10 @@ import torch
 from export.decoder import DeployedDecoder
 from export.graphs import Limits, _trace
 from export.layers import Precision
-from export.operators import multiply_accumulates
 from spd.config import PRESETS
 from spd.contract import contract
 from spd.models import SPD
+from tools.bench.macs import multiply_accumulates
 
 TINY = PRESETS["tiny"]
 HEIGHT, WIDTH, POINTS = 480, 640, 256
@@ -93,7 +93,7 @@ def test_the_deployed_form_costs_at_most_6_and_a_half_million_per_query(decoder:
 
 
 @pytest.mark.parametrize(("batch", "points"), [(1, 256), (1, 1), (3, 37)])
-def test_the_exporters_count_is_the_independent_one(decoder: ir.Model, batch: int, points: int) -> None:
+def test_the_count_of_the_bench_is_the_independent_one(decoder: ir.Model, batch: int, points: int) -> None:
     want = count(ir.to_proto(decoder), batch, points)
     got = multiply_accumulates(decoder, batch, points)
     assert len(got) > 60
