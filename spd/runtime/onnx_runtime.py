@@ -83,6 +83,7 @@ class OnnxRuntimeBackend(Backend):
         count, (least, most) = points.shape[1], TILE
         tile = count
         if self.at_once > 1:
+            # As many tiles for each thread: three of 64 points would leave one of two threads waiting.
             each = -(-count // self.at_once)
             tile = max(least, -(-each // -(-each // most)))
         return [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
