@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 STRIDES = (4, 8, 16, 32)
@@ -71,8 +71,8 @@ class SPDConfig:
     """Reach of the learned offsets, in L1 cells."""
     routed_tokens: int = 20
     """R: L4 positions that B3b hands to B5."""
-    dropout: float = 0.1
-    """Dropout in self- and cross-attention while training (paper 7.3)."""
+    dropout: float = field(default=0.1, compare=False)
+    """Dropout in self- and cross-attention while training (paper 7.3). Configs that differ in it alone are equal."""
 
     def __post_init__(self) -> None:
         # A config may come from a checkpoint or manifest of unknown origin, hence the types and the upper bounds.

@@ -93,6 +93,7 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
 @_setting("warmup", "Steps in which the learning rate rises.")
 @_setting("weight_decay", "Of the optimizer.")
+@_setting("dropout", "In self- and cross-attention; 0 suits data without end, such as rooms.")
 @_setting("clip", "Largest norm of the gradient.")
 @_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
 @_setting("seed", "Of weights, order, augmentation, queries and dropout.")

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,14 @@ from click.testing import CliRunner
 from torch import Tensor
 from training_support import metrics
 
-from spd.config import PRESETS
 from spd.train import main
 from spd.training.network import Start, new_network
 from spd.training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = str(ROOT / "tests/without_dropout.py")
 RUN = ["--preset", "atto", "--size", "128x160", "--no-pretrained", "--encoder-lr-scale", "1", "--final-lr-scale", "1"]
 RUN += ["--points", "8", "--max-steps", "2", "--val-images", "3", "--log-every", "1", "--workers", "0", "--batch", "1"]
+RUN += ["--dropout", "0"]  # its noise differs from process to process
 
 
 def finished(command: list[str], **environment: str) -> str:
@@ -40,15 +38,14 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on two processes of the command's own."""
     out = tmp_path_factory.mktemp("two") / "run"
     machine = ["--devices", "2", "--accelerator", "cpu", "--precision", "fp32", "--threads", "1"]
-    said = finished([sys.executable, SCRIPT, *RUN, *machine, "--out", str(out)]).splitlines()
+    said = finished([sys.executable, "-m", "spd.train", *RUN, *machine, "--out", str(out)]).splitlines()
     assert len(said) == 3, said  # nothing of Fabric's, nothing of the second process's
     assert said[0].endswith("steps 1 to 2 of 2 images, 2 x cpu, fp32")
     return out
 
 
-def one(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Tensor]:
+def one(out: Path, *options: str) -> dict[str, Tensor]:
     """The weights behind a run on this process."""
-    monkeypatch.setitem(PRESETS, "atto", replace(PRESETS["atto"], dropout=0.0))
     with torch.random.fork_rng(devices=[]):
         done = CliRunner().invoke(
             main, [*RUN, "--accelerator", "cpu", "--precision", "fp32", *options, "--out", str(out)]
@@ -66,15 +63,15 @@ def flat(named: dict[str, Tensor]) -> Tensor:
     return torch.cat([tensor.double().flatten() for _, tensor in sorted(named.items())])
 
 
-def test_as_one_process_with_twice_the_batch(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = one(tmp_path / "batch2", monkeypatch, "--batch", "2")
+def test_as_one_process_with_twice_the_batch(two: Path, tmp_path: Path) -> None:
+    together = one(tmp_path / "batch2", "--batch", "2")
     found, expected = flat(weights(two)), flat(together)
     settings = Settings(preset="atto", height=128, width=160)
     with torch.random.fork_rng(devices=[]):
         change = (expected - flat(new_network(settings, Start(pretrained=False)).state_dict())).norm()
     assert (found - expected).norm() / expected.norm() < 1e-5
     assert (found - expected).norm() / change < 1e-3
-    half = flat(one(tmp_path / "batch1", monkeypatch))  # without the second process's images
+    half = flat(one(tmp_path / "batch1"))  # without the second process's images
     assert (half - expected).norm() / change > 0.1
 
     kept = [{name: float(value) for name, value in row.items()} for row in metrics(two, "images_per_s")]
@@ -95,7 +92,9 @@ def test_under_fabric_run(two: Path, tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
     launcher = [sys.executable, "-m", "lightning_fabric.cli", "--devices", "2", "--accelerator", "cpu"]
     launcher += ["--precision", "32-true", "--main-port", port]
-    command = [*launcher, SCRIPT, "--", *RUN, "--out", str(tmp_path)]
+    script = tmp_path / "train.py"
+    script.write_text("from spd.train import main\n\nmain()\n")
+    command = [*launcher, str(script), "--", *RUN, "--out", str(tmp_path)]
     said = finished(command, OMP_NUM_THREADS="1")
     assert "steps 1 to 2 of 2 images, 2 x cpu, fp32" in said
     assert metrics(tmp_path, "images_per_s") == metrics(two, "images_per_s")

@@ -37,10 +37,10 @@ def new_network(settings: Settings, start: Start) -> Network:
         CheckpointError: weights cannot be read, do not fit, or cannot be downloaded.
     """
     torch.manual_seed(settings.seed)
-    if start.init is not None:
-        return _initial(settings, start.init).train()
     network = NETWORKS[settings.network](settings.config)
-    if start.pretrained:
+    if start.init is not None:
+        network.load_state_dict(_initial(settings, start.init))
+    elif start.pretrained:
         name = settings.config.backbone
         if start.backbone is None:
             _load(network, _downloaded(name), f"timm's {name}")
@@ -49,12 +49,12 @@ def new_network(settings: Settings, start: Start) -> Network:
     return network.train()
 
 
-def _initial(settings: Settings, path: Path) -> Network:
+def _initial(settings: Settings, path: Path) -> Mapping[str, Tensor]:
     checkpoint = load_checkpoint(path, networks=(settings.network,))
     if checkpoint.config != settings.config:
         name = preset_name(checkpoint.config) or "a network of other widths"
         raise CheckpointError(f"{path} holds {name}, expected the run's preset, {settings.preset}; see --preset")
-    return checkpoint.model
+    return checkpoint.model.state_dict()
 
 
 def _downloaded(name: str) -> Mapping[str, Tensor]:

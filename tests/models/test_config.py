@@ -35,6 +35,7 @@ def test_preset(name: str) -> None:
 
 def test_preset_name_of_another_network() -> None:
     assert preset_name(dataclasses.replace(SPDConfig(), b5_layers=2)) is None
+    assert preset_name(dataclasses.replace(SPDConfig(), dropout=0.0)) == "tiny"
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), SPDConfig(b5_layers=1, dropout=0.0)])
@@ -42,6 +43,7 @@ def test_round_trip(config: SPDConfig) -> None:
     values = config.as_dict()
     assert set(values) == {field.name for field in dataclasses.fields(SPDConfig)}
     back = SPDConfig.from_dict(json.loads(json.dumps(values)))
+    assert back.as_dict() == values
     assert back == config
     assert hash(back) == hash(config)
 

@@ -87,7 +87,7 @@ def test_graphs_are_made_again_when_their_sources_change(tmp_path: Path, monkeyp
     before = wanted.folder(tmp_path)
     assert before.parent == tmp_path / "spd-atto-160x192"
     assert wanted.folder(tmp_path) == before
-    other = dataclasses.replace(ATTO, dropout=0.2)
+    other = dataclasses.replace(ATTO, r_max=5.0)
     assert Wanted("spd", other, 160, 192).folder(tmp_path).parent.name == "spd-custom-160x192"
     assert Wanted("dav2s", other, 160, 192).folder(tmp_path) == Wanted("dav2s", ATTO, 160, 192).folder(tmp_path)
     source.write_text("a = 2")

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from training_support import SMALL
 
 from spd.baselines.bilinear_mlp import BilinearMLP
@@ -117,8 +117,10 @@ def test_init(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     weights = seeded(PRESETS["atto"], seed=3).state_dict()
     save_checkpoint(path, weights, PRESETS["atto"])
-    network = new_network(SMALL, Start(init=path))
+    network = new_network(replace(SMALL, dropout=0.25), Start(init=path))
     assert network.training
+    # The run's; timm's own layers have none.
+    assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.0, 0.25}
     assert all(torch.equal(network.state_dict()[name], weight) for name, weight in weights.items())
     with pytest.raises(CheckpointError, match="holds atto, expected the run's preset, tiny; see --preset"):
         new_network(replace(SMALL, preset="tiny"), Start(init=path))

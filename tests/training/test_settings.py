@@ -24,9 +24,9 @@ def test_the_defaults_are_the_paper_s() -> None:
 
 
 def test_read_back() -> None:
-    one = Settings(data="/nyu", preset="atto", max_steps=7, ema=0.99, edge_share=0.3, overfit=2)
+    one = Settings(data="/nyu", preset="atto", max_steps=7, ema=0.99, edge_share=0.3, overfit=2, dropout=0.2)
     assert Settings.from_dict(one.as_dict()) == one
-    assert one.config == PRESETS["atto"]
+    assert one.config.as_dict() == {**PRESETS["atto"].as_dict(), "dropout": 0.2}
 
 
 def test_of_another_version() -> None:
@@ -56,6 +56,8 @@ def test_of_another_version() -> None:
         ("lr", math.nan),
         ("lr", math.inf),
         ("clip", 0.0),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
         ("encoder_lr_scale", -0.1),
         ("final_lr_scale", math.nan),
         ("warmup", -1),
