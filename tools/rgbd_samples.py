@@ -26,6 +26,8 @@ UNITS = {"u16/1000": 1000, "u16/5000": 5000, "u16/10000": 10000}
 class RgbdSamples:
     """The pairs of one data set in such a folder, or of all of them. See `spd.data.pairs.Pairs`."""
 
+    rendered = False
+
     def __init__(self, folder: Path, dataset: str | None = None) -> None:
         """Read the manifest.
 

@@ -49,6 +49,8 @@ SHOWN = 8
 class NyuPairs:
     """A split of NYU Depth V2; see `open_nyu`. Can be pickled, and used in forked and spawned workers."""
 
+    rendered = False
+
     def __init__(self, found: Found[Any], split: Split) -> None:
         self._found = found
         self._split = split

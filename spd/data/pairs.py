@@ -31,6 +31,8 @@ class Pairs(Protocol):
 
     title: str
     """Data set, layout and split in a few words, for logs and tables."""
+    rendered: bool
+    """Whether pairs are made rather than read, so that no pair has to come twice in training."""
 
     @property
     def description(self) -> str:

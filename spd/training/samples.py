@@ -60,7 +60,7 @@ class Samples(Dataset[Batch]):
         self.pairs = pairs
         self.settings = settings
         self.train = train
-        self.augment = train and settings.augment and settings.overfit is None and not is_endless(pairs)
+        self.augment = train and settings.augment and settings.overfit is None and not pairs.rendered
 
     def __getitem__(self, number: int) -> Batch:
         """Sample `number`, which counts on through the epochs: pair `number` modulo the length of the data.
@@ -136,14 +136,9 @@ class Numbers(Sampler[int]):
             position += self.world * self.batch
 
 
-def is_endless(pairs: Pairs) -> bool:
-    """Whether the data is made rather than read, so that it never comes twice."""
-    return len(pairs) > 100 * EPOCH_OF_ROOMS
-
-
 def epoch_length(pairs: Pairs, settings: Settings) -> int:
     """Samples of one epoch."""
-    length = EPOCH_OF_ROOMS if is_endless(pairs) else len(pairs)
+    length = EPOCH_OF_ROOMS if pairs.rendered else len(pairs)
     return min(length, settings.overfit or length)
 
 
@@ -160,7 +155,7 @@ def validation_batches(pairs: Pairs, settings: Settings, reading: Reading) -> Da
     Neighbours in a data set on disk show the same room, so the pairs are spread over all of it.
     """
     count = min(len(pairs), settings.overfit or settings.val_images)
-    first = settings.overfit is not None or is_endless(pairs)
+    first = settings.overfit is not None or pairs.rendered
     numbers = range(count) if first else [index * len(pairs) // count for index in range(count)]
     return _loader(Samples(pairs, settings, train=False), numbers[reading.rank :: reading.world], reading)
 
@@ -190,7 +185,7 @@ class _Cut:
 
     def __init__(self, pairs: Pairs, length: int) -> None:
         self.pairs, self.length = pairs, min(length, len(pairs))
-        self.title, self.description = pairs.title, pairs.description
+        self.title, self.rendered, self.description = pairs.title, pairs.rendered, pairs.description
 
     def __len__(self) -> int:
         return self.length

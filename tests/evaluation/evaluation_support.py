@@ -28,6 +28,7 @@ class SomePairs:
 
     items: Sequence[Pair | DataError]
     title: str = "some data, test"
+    rendered: bool = False
     description: str = ""
     read: list[int] = field(default_factory=list)
 

@@ -38,6 +38,7 @@ class Pictures:
     """Pairs whose depth is 1 m and their number in millimetres; some are broken, one ends the process that reads it."""
 
     title = "pictures"
+    rendered = False
     description = ""
 
     def __init__(self, count: int, broken: tuple[int, ...] = (), deadly: int = -1) -> None:

@@ -12,6 +12,8 @@ ROOMS = 1_000_000_000
 class RoomPairs:
     """Rendered rooms with exact depth, made anew each time they are read. See `Pairs`."""
 
+    rendered = True
+
     def __init__(self, height: int, width: int, *, test: bool = False, holes: bool = False) -> None:
         """Rooms of height x width pixels; `test` takes those never trained on, `holes` as in `render_room`."""
         self.title = f"rooms, {'test' if test else 'train'}"
