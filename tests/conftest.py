@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ import pytest
 from export.publish import tool_versions
 
 pytest_plugins = ["stand_ins.fixtures"]
+
+# A shell ignores SIGINT in what it starts in the background, and so would every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # 5 x 6 = 30 L4 cells, so that choosing 20 of them is a choice; 128x160 has exactly 20.
 SMALL_HEIGHT, SMALL_WIDTH = 160, 192
