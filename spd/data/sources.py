@@ -13,13 +13,14 @@ ROOMS = "rooms"
 Split = Literal["train", "test"]
 
 
-def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320)) -> Pairs:
+def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320), *, varied: bool = False) -> Pairs:
     """Open a data set.
 
     Args:
         data: "rooms", or a path to NYU Depth V2 in one of the layouts of `spd.data.nyu_dataset`.
         split: train or test.
         size: height and width in pixels that rooms are rendered at; pairs on disk have their own.
+        varied: render rooms in the shapes of photos instead, as large as they fit into `size`.
 
     Raises:
         DataError: there is nothing at the path, or nothing that is known.
@@ -27,7 +28,7 @@ def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320)) -> P
     if data == ROOMS:
         from spd.data.rooms.pairs import RoomPairs  # noqa: PLC0415 - not needed for data on disk
 
-        return RoomPairs(*size, test=split == "test")
+        return RoomPairs(*size, test=split == "test", varied=varied)
     from spd.data.nyu_dataset import open_nyu  # noqa: PLC0415 - needs h5py and scipy
 
     return open_nyu(data, split)

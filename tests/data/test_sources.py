@@ -1,5 +1,6 @@
 """From `--data` to a data set, and rooms as one."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,25 @@ def test_the_last_training_room_is_no_test_room() -> None:
     for index in (-1, COUNT):
         with pytest.raises(IndexError, match="numbered from 0 to 999999999"):
             RoomPairs(32, 32)[index]
+
+
+def test_rooms_of_the_shapes_of_photos() -> None:
+    train, test = (open_pairs(ROOMS, split, (48, 64), varied=True) for split in ("train", "test"))
+    counts = Counter(train[index].depth.shape for index in range(210))
+    assert counts.keys() == {(48, 64), (48, 60), (43, 64), (36, 64), (48, 36)}
+    assert counts[48, 64] + counts[48, 60] == pytest.approx(120, abs=25)
+    for index in range(3):
+        pair = train[index]
+        assert (pair.depth == render_room(index, *pair.depth.shape).depth).all()
+        assert (pair.depth == train[index].depth).all()
+    assert len({test[index].depth.shape for index in range(20)}) > 2
+
+
+def test_a_camera_held_upright_keeps_its_lens() -> None:
+    """The field of view along the longer side is the same, so that upright rooms do not look further away."""
+    lying, upright = render_room(4, 48, 64).intrinsics, render_room(4, 64, 48).intrinsics
+    assert lying[:2] == upright[:2]
+    assert (lying[2:], upright[2:]) == ((32, 24), (24, 32))
 
 
 def test_rooms_with_holes() -> None:

@@ -23,6 +23,7 @@ class Pose:
     """Downwards."""
     roll: float
     fov: float
+    """Along the longer side of the picture."""
 
     def axes(self) -> F32:
         """Rows right, down, forward."""

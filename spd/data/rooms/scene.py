@@ -49,11 +49,11 @@ class Scene:
     axes: F32
     """[3, 3] as in `View.axes`."""
     fov: float
-    """Horizontal field of view, radians."""
+    """Field of view along the longer side of the picture, radians: a camera held upright keeps its lens."""
 
     def view(self, height: int, width: int) -> View:
         """The scene's camera for an image size in pixels: square pixels, optical axis through the middle."""
-        focal = width / 2 / math.tan(self.fov / 2)
+        focal = max(width, height) / 2 / math.tan(self.fov / 2)
         return View(self.origin, self.axes, (focal, focal, width / 2, height / 2), height, width)
 
 
