@@ -83,6 +83,7 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
 @_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
 @_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
+@_setting("lambda_var", "Of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
 @_setting(
     "optimizer",
     "muon takes the matrices of dense layers, and leaves the rest to adamw.",
@@ -97,7 +98,9 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("clip", "Largest norm of the gradient.")
 @_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
 @_setting("seed", "Of weights, order, augmentation, queries and dropout.")
-@click.option("--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours. Never done to rooms.")
+@click.option(
+    "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
+)
 @_setting("overfit", "Train and validate on the first N pairs only, to see that the loss can fall.", metavar="N")
 @_setting("val_images", "Images to validate on, from the data's test split.")
 @_setting("val_every", "Steps between validations.")

@@ -64,7 +64,7 @@ def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
     )
     precision = machine.precision
     if precision == "auto":
-        precision = begun.get("precision") or ("bf16" if _has_bf16(kind) else "fp32")
+        precision = begun.get("precision") or ("bf16" if has_bf16(kind) else "fp32")
     with _one_line(kind):
         fabric = Fabric(
             accelerator=_unless_told("ACCELERATOR", machine.accelerator == "auto", kind, "auto"),
@@ -119,7 +119,7 @@ def _accelerator(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _has_bf16(accelerator: str) -> bool:
+def has_bf16(accelerator: str) -> bool:
     """Whether bfloat16 is faster than float32; processors without it are slower by far."""
     if accelerator == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -60,10 +60,15 @@ class Samples(Dataset[Batch]):
         self.pairs = pairs
         self.settings = settings
         self.train = train
+        endless = train and settings.overfit is None and pairs.rendered
         self.augment = train and settings.augment and settings.overfit is None and not pairs.rendered
+        # A run that begins with the weights of another sees new rooms, if its seed is another.
+        self.first = int(np.random.default_rng([settings.seed]).integers(len(pairs))) if endless else 0
 
     def __getitem__(self, number: int) -> Batch:
         """Sample `number`, which counts on through the epochs: pair `number` modulo the length of the data.
+
+        Of training data without end the count starts anywhere, as the seed says.
 
         A pair that cannot be used is replaced by the one behind it.
 
@@ -75,7 +80,7 @@ class Samples(Dataset[Batch]):
         for shift in range(TRIES):
             rng = np.random.default_rng([settings.seed, number, shift, _TRAIN if self.train else _VALIDATE])
             try:
-                pair = self._placed(self.pairs[(number + shift) % len(self.pairs)], rng)
+                pair = self._placed(self.pairs[(self.first + number + shift) % len(self.pairs)], rng)
             except DataError as error:
                 skipped.append(str(error))
                 continue

@@ -50,6 +50,9 @@ class Settings:
     """Passes through the data, unless `max_steps` says when to stop."""
     max_steps: int | None = None
     """Steps of the whole run, over which the learning rate falls."""
+    lambda_var: float = 0.5
+    """Share of the mean log error that the loss forgives, 0..1 (paper 7.2): 1 ignores an image's scale, 0 forgives
+    nothing."""
     optimizer: str = "adamw"
     """One of `OPTIMIZERS`."""
     lr: float = 1e-4
@@ -71,7 +74,7 @@ class Settings:
     seed: int = 0
     """Of the initial weights, the order of the data, augmentation, queries and dropout."""
     augment: bool = True
-    """Flip, resize, crop and jitter colours. Rooms do without: no room comes twice."""
+    """Flip, resize, crop and jitter colours. Rooms, of which none comes twice, get the shapes of photos instead."""
     overfit: int | None = None
     """Train and validate on the first so many training pairs, as they are, to see that the loss can fall."""
     val_images: int = 64
@@ -104,7 +107,8 @@ class Settings:
         for name in ("encoder_lr_scale", "final_lr_scale", "warmup", "weight_decay"):
             self._check(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         self._check("seed", 0 <= self.seed <= MAX_SEED, f"0..{MAX_SEED}")
-        self._check("edge_share", 0 <= self.edge_share <= 1, "0..1")
+        for name in ("edge_share", "lambda_var"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "0..1")
         self._check("ema", 0 <= self.ema < 1, "0 or more and below 1")
 
     def _check(self, name: str, fits: bool, expected: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -38,7 +39,9 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Tensor]
 
     def register(step: int, change: Callable[[Tensor], Tensor]) -> None:
         calls = iter(range(1, 1000))
-        monkeypatch.setattr(loop, "silog", lambda d, t: change(silog(d, t)) if next(calls) == step else silog(d, t))
+        monkeypatch.setattr(
+            loop, "silog", lambda *given: change(silog(*given)) if next(calls) == step else silog(*given)
+        )
 
     return register
 
@@ -73,6 +76,44 @@ def test_a_row_is_the_mean_since_the_row_before(tmp_path: Path, every_step: dict
         8: mean(every_step, 7, 8),
     }
     assert [row["step"] for row in metrics(tmp_path) if "abs_rel" in row] == ["2", "4", "6", "8"]
+
+
+def test_lambda_var_is_how_much_of_the_scale_the_loss_forgives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all three lambdas, the loss of the first step is that of the same predictions, worked out in numpy."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def watched(depth: Tensor, target: Tensor, lambda_var: float) -> Tensor:
+        seen.append((depth, target))
+        return silog(depth, target, lambda_var)
+
+    monkeypatch.setattr(loop, "silog", watched)
+    for number, lambda_var in enumerate((0.0, 0.5, 1.0)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run(folder, replace(BASELINE, max_steps=1, lambda_var=lambda_var))
+        log_depth, log_target = np.log([part.detach().double().numpy() for part in seen[number]])
+        delta = log_depth - log_target
+        expected = np.sqrt((delta**2).mean(axis=1) - lambda_var * delta.mean(axis=1) ** 2).mean()
+        assert losses(folder)[1] == pytest.approx(expected, rel=1e-4)
+    for depth, target in seen[1:]:
+        assert torch.equal(depth, seen[0][0])
+        assert torch.equal(target, seen[0][1])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "has_bf16", "said"), [("muon", 0, True), ("muon", 1, False), ("adamw", 0, False)]
+)
+def test_muon_on_a_processor_that_emulates_bf16(
+    optimizer: str,
+    has_bf16: int,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bool(has_bf16)})
+    run(tmp_path, replace(BASELINE, max_steps=1, optimizer=optimizer))
+    assert ("--optimizer adamw" in capsys.readouterr().err) == said
 
 
 def test_a_row_is_that_mean_also_across_a_stop(

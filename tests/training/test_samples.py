@@ -108,6 +108,49 @@ def test_rooms_never_come_twice() -> None:
     assert max(ran) < EPOCH_OF_ROOMS <= 5 * EPOCH_OF_ROOMS <= min(later)
 
 
+def seen_rooms(seed: int, monkeypatch: pytest.MonkeyPatch, *, train: bool) -> list[int]:
+    """Which rooms six samples are, from the sixth on."""
+    seen: list[int] = []
+
+    def noted(self: RoomPairs, index: int) -> Pair:
+        seen.append(index)
+        return Pair(np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.float32), "")
+
+    monkeypatch.setattr(RoomPairs, "__getitem__", noted)
+    samples = Samples(RoomPairs(64, 96), replace(SMALL, seed=seed), train=train)
+    samples.__getitems__(range(5, 11))
+    return seen
+
+
+def test_a_run_of_another_seed_sees_other_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one that begins with the weights of another learns from new ones; validation is always the same."""
+    runs = [seen_rooms(seed, monkeypatch, train=True) for seed in range(20)]
+    for seen in runs:
+        assert seen == list(range(seen[0], seen[0] + 6))
+    apart = np.diff(sorted(seen[0] for seen in runs))
+    assert apart.min() > 10 * EPOCH_OF_ROOMS
+    assert seen_rooms(3, monkeypatch, train=True) == runs[3]
+    for seed in (3, 4):
+        assert seen_rooms(seed, monkeypatch, train=False) == list(range(5, 11))
+
+
+def test_rooms_of_a_shape_of_their_own_are_padded_as_the_runtime_pads_photos() -> None:
+    given = replace(SMALL, height=192, width=256, batch=8, points=400)
+    rooms = RoomPairs(192, 256, varied=True)
+    samples = Samples(rooms, given, train=True)
+    batch = samples.__getitems__(range(8))
+    shapes = set()
+    for number in range(8):
+        pair = rooms[samples.first + number]
+        height, width = pair.depth.shape
+        shapes.add((height, width))
+        box = Letterbox.fit(width, height, 256, 192)
+        assert (batch["image"][number].permute(1, 2, 0).numpy() == box.apply(Image.fromarray(pair.image))).all()
+        columns, rows = np.floor(box.to_image(batch["points"][number].numpy())).astype(int).T
+        assert (batch["depth"][number].numpy() == pair.depth[rows, columns]).all()
+    assert len(shapes) > 2
+
+
 def first_batches(pairs: Pictures, given: Settings, count: int, reading: Reading | None = None) -> list[Batch]:
     batches = received(training_batches(pairs, given, 0, reading or Reading()))
     return list(itertools.islice(batches, count))

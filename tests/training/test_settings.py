@@ -9,6 +9,7 @@ import pytest
 from spd.config import PRESETS
 from spd.errors import InputError
 from spd.training.settings import Settings
+from spd.utils.losses import LAMBDA_VAR
 
 
 def test_the_defaults_are_the_paper_s() -> None:
@@ -20,6 +21,7 @@ def test_the_defaults_are_the_paper_s() -> None:
     assert found.lr * found.final_lr_scale == pytest.approx(1e-6)
     assert found.lr * found.encoder_lr_scale == pytest.approx(1e-5)
     assert found.config.dropout == 0.1
+    assert found.lambda_var == LAMBDA_VAR == 0.5
     assert (found.edge_share, found.augment, found.ema, found.warmup) == (0.0, True, 0.0, 0)
 
 
@@ -65,6 +67,8 @@ def test_of_another_version() -> None:
         ("seed", -1),
         ("seed", 2**32),
         ("edge_share", 1.1),
+        ("lambda_var", 1.1),
+        ("lambda_var", -0.1),
         ("ema", 1.0),
         ("ema", math.nan),
     ],
