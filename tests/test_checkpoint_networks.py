@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from checkpoint_support import refusal
 
 import spd
 from spd.baselines.bilinear_mlp import BilinearMLP
@@ -33,13 +34,6 @@ def baseline() -> BilinearMLP:
 def saved(path: Path, baseline: BilinearMLP, **extra: Any) -> Path:
     save_checkpoint(path, baseline, ATTO, network=BASELINE, **extra)
     return path
-
-
-def refusal(path: Path, **settings: Any) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path, **settings)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.pt", "b.pth", "c.safetensors"])
