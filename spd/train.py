@@ -153,6 +153,10 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     machine = {name: options.pop(name) for name in ("accelerator", "devices", "nodes", "precision", "threads")}
     workers: int | None = options.pop("workers")
     start = {name: options.pop(name) for name in ("pretrained", "backbone", "init")}
+    for name in ("pretrained", "backbone", "init") if resume else ():
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            option = {"pretrained": "--pretrained and --no-pretrained are", "backbone": "--backbone-weights is"}
+            raise click.UsageError(f"{option.get(name, '--init is')} for a new run; leave it out with --resume")
     if start["backbone"] and (start["init"] or not start["pretrained"]):
         raise click.UsageError("--backbone-weights cannot be had with --init or --no-pretrained; leave out one")
     if options["data"] != ROOMS:

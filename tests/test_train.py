@@ -135,6 +135,14 @@ def test_a_run_is_not_begun_over_another(uninterrupted: Path) -> None:
         1,
         "Error: the run was begun with lr 0.001, and --resume goes on with it, not with 0.5\n",
     )
+    for option, words in (
+        (["--init", "weights.pt"], "--init is"),
+        (["--backbone-weights", "timm.pt"], "--backbone-weights is"),
+        (["--no-pretrained"], "--pretrained and --no-pretrained are"),
+    ):
+        done = spd_train("--resume", "--out", uninterrupted, *option)
+        assert done.exit_code == 2
+        assert f"{words} for a new run; leave it out with --resume" in " ".join(done.stderr.split())
     assert (uninterrupted / "last.pt").read_bytes() == before
 
 

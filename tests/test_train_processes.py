@@ -79,6 +79,33 @@ def test_as_one_process_with_twice_the_batch(two: Path, tmp_path: Path) -> None:
     assert kept == [pytest.approx(row, rel=1e-5) for row in same]
 
 
+def test_the_gradients_are_those_of_one_process_with_twice_the_batch(tmp_path: Path) -> None:
+    """Before they are clipped, which hides a wrong factor, as AdamW does."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys\n"
+        "import torch\n"
+        "from torch import nn\n"
+        "clip = nn.utils.clip_grad_norm_\n"
+        "def kept(parameters, *rest):\n"
+        "    parameters = list(parameters)\n"
+        "    folder = sys.argv[sys.argv.index('--out') + 1]\n"
+        "    rank = os.environ.get('LOCAL_RANK', '0')\n"
+        "    torch.save([one.grad for one in parameters], f'{folder}-{rank}.pt')\n"
+        "    return clip(parameters, *rest)\n"
+        "nn.utils.clip_grad_norm_ = kept\n"
+        "from spd.train import main\n"
+        "main()\n"
+    )
+    machine = ["--accelerator", "cpu", "--precision", "fp32", "--threads", "1", "--max-steps", "1"]
+    for name, options in (("two", ["--devices", "2"]), ("one", ["--batch", "2"])):
+        finished([sys.executable, str(script), *RUN, *machine, *options, "--out", str(tmp_path / name)])
+    found = [torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("two-0", "two-1", "one-0")]
+    first, second, expected = (torch.cat([part.double().flatten() for part in parts]) for parts in found)
+    assert torch.equal(first, second)
+    assert (first - expected).norm() < 1e-4 * expected.norm()
+
+
 def test_not_resumed_on_one(two: Path) -> None:
     done = CliRunner().invoke(main, ["--resume", "--devices", "1", "--accelerator", "cpu", "--out", str(two)])
     assert done.exit_code == 1

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from lightning_fabric import Fabric
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from spd.training.loop import train
+from spd.training.network import Start
 from spd.training.settings import Settings
+from spd.training.state import State, read_last
 
 SMALL = Settings(preset="atto", height=128, width=160, batch=2, points=8, max_steps=4, val_images=2)
+BASELINE = replace(SMALL, network="bilinear-mlp", batch=1, points=4, log_every=1, val_images=1)
+"""The smallest run."""
+
+
+def run(folder: Path, given: Settings = BASELINE, *, resume: bool = False, workers: int = 0) -> State:
+    """Train in this process."""
+    begin = read_last(folder) if resume else Start(pretrained=False)
+    return train(given, folder, Fabric(accelerator="cpu", devices=1), workers, begin)
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Of 12.7 s of a step of atto (16 images of 192x256, one core of Zen 1) torch's Muon took 9.0; AdamW takes 0.05.
 SLOW_MUON = "Muon computes in bfloat16, which this processor only emulates; steps are faster with --optimizer adamw"
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""What gloo and NCCL say where another process is gone."""
+
 
 def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin: Start | dict[str, Any]) -> State:
     """Train until the last step, or until the first Ctrl-C or SIGTERM, after which the run can be resumed.
@@ -66,18 +69,18 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
     if isinstance(begin, dict):
         _check_order(begin.get("begun", state.begun), state.begun)
     launch(fabric)
-    wrapped, *optimizers = fabric.setup(Exact(state.network), *state.optimizers)
-    if state.average is not None:
-        state.average.to(fabric.device)
-    if isinstance(begin, dict):
-        state.restore(begin)
+    with _what_a_user_can_change(settings):
+        wrapped, *optimizers = fabric.setup(Exact(state.network), *state.optimizers)
+        if state.average is not None:
+            state.average.to(fabric.device)
+        if isinstance(begin, dict):
+            state.restore(begin)
 
-    steps = _steps(settings, pairs, fabric.world_size)
-    if state.progress.step >= steps:
-        return state
-    reading = Reading(fabric.global_rank, fabric.world_size, workers, pin=fabric.device.type == "cuda")
-    validation = validation_batches(checked, settings, reading)
-    with _memory_and_workers(settings):
+        steps = _steps(settings, pairs, fabric.world_size)
+        if state.progress.step >= steps:
+            return state
+        reading = Reading(fabric.global_rank, fabric.world_size, workers, pin=fabric.device.type == "cuda")
+        validation = validation_batches(checked, settings, reading)
         # The workers are forked off before the log has threads.
         batches = received(training_batches(pairs, settings, state.progress.step, reading))
         log = Log(folder, steps, state.progress.step) if fabric.is_global_zero else None
@@ -119,22 +122,26 @@ def _described(state: State, fabric: Fabric, pairs: Pairs, steps: int) -> str:
 
 
 @contextmanager
-def _memory_and_workers(settings: Settings) -> Iterator[None]:
-    """Say in a line what the user can change; torch raises it with a traceback, wherever the step is."""
+def _what_a_user_can_change(settings: Settings) -> Iterator[None]:
+    """Say in a line what torch raises as a RuntimeError with a traceback, wherever the step is."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the memory of the device ran out with {settings.batch} images of {settings.height}x{settings.width} and "
-            f"{settings.points} points each; begin again with a smaller --batch, --size or --preset"
-        ) from error
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+        reason = " ".join(str(error).split())
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in reason:
+            message = (
+                f"the memory of the device ran out with {settings.batch} images of {settings.height}x{settings.width} "
+                f"and {settings.points} points each; begin again with a smaller --batch, --size or --preset"
+            )
+        elif reason.startswith("DataLoader worker (pid"):
+            message = (
+                f"a process that prepares batches died ({reason}); if memory ran out, --resume with fewer --workers"
+            )
+        elif any(sign in reason for sign in LOST):
+            message = "another process of the run ended, and this one with it; what ended it, that one says"
+        else:
             raise
-        raise TrainingError(
-            f"a process that prepares batches died ({' '.join(str(error).split())}); if memory ran out, --resume with "
-            "fewer --workers"
-        ) from error
+        raise TrainingError(message) from error
 
 
 class Exact(nn.Module):
@@ -172,6 +179,7 @@ class _Run:
         self.saved = state.progress.step
         self.skipped = Skipped(log.say if log else note)
         self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
         self.images, self.began = 0, time.monotonic()
         self.lr = 0.0
         # On the CPU, so that asking for a stop does not wait for the GPUs.
@@ -203,16 +211,15 @@ class _Run:
         image, points, target_BK = (batch[name].to(device, non_blocking=True) for name in ("image", "points", "depth"))
         loss = silog(self.network(image, points.view(torch.int32)), target_BK, state.settings.lambda_var)
         self.fabric.backward(loss)
-        # Of the optimisers it only asks the precision's scaler, which neither float32 nor bfloat16 has.
-        self.fabric.clip_gradients(
-            self.network, self.optimizers[0], max_norm=state.settings.clip, error_if_nonfinite=False
-        )
+        # Fabric's own clips the parameters of one optimiser; there may be two. Neither precision scales the loss.
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), state.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         state.update_average()
         state.progress.step += 1
         self.losses.append(loss.detach())
+        self.norms.append(norm)
         self.images += len(batch["image"]) * self.fabric.world_size
         self.skipped.count(batch["skipped"])
         if self.log:
@@ -232,17 +239,19 @@ class _Run:
             return
         progress = self.state.progress
         counts = self.losses[0].new_tensor([self.skipped.take()])
-        *losses, skipped = total(torch.cat([torch.stack(self.losses), counts]), self.fabric).tolist()
-        self.losses = []
+        *sums, skipped = total(torch.cat([torch.stack(self.losses + self.norms), counts]), self.fabric).tolist()
         progress.skipped += round(skipped)
-        progress.losses += [loss / self.fabric.world_size for loss in losses]
-        for before_last, loss in enumerate(reversed(progress.losses)):
-            if not math.isfinite(loss):
+        new = [value / self.fabric.world_size for value in sums[: len(self.losses)]]
+        first = progress.step - len(new) + 1
+        for step, (loss, norm) in enumerate(zip(new, sums[len(new) :], strict=True), first):
+            if not math.isfinite(loss + norm):
+                found = f"loss is {loss}" if not math.isfinite(loss) else "gradient is not finite"
                 kept = f", with --init {self.folder / LAST} from step {self.saved}" if self.saved else ""
                 raise TrainingError(
-                    f"the loss is {loss} in step {progress.step - before_last}; look at the data, or begin a new run "
-                    f"with a lower --lr{kept}"
+                    f"the {found} in step {step}; look at the data, or begin a new run with a lower --lr{kept}"
                 )
+        progress.losses += new
+        self.losses, self.norms = [], []
 
     def _row(self) -> None:
         """Record the mean loss since the row before."""
@@ -260,6 +269,7 @@ class _Run:
 
     def _validate(self, validation: DataLoader[Batch]) -> None:
         """Measure at the queries of the validation images, and keep the weights if they are the best so far."""
+        self._collect()
         began, progress = time.monotonic(), self.state.progress
         metrics = validate(self.state.evaluated, received(validation), self.fabric, self.skipped.name)
         if self.log:

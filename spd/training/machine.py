@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
 from spd.errors import BackendError
@@ -131,5 +132,5 @@ def _one_line(accelerator: str) -> Iterator[None]:
     """An accelerator that is not there, fewer than asked for, a contradiction, no connection: Fabric's words."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise BackendError(f"cannot train on {accelerator}: {' '.join(str(error).split())}") from error

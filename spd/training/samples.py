@@ -22,6 +22,9 @@ from spd.training.settings import EPOCH_OF_ROOMS, Settings
 TRIES = 20
 """Broken pairs in a row after which the data set, not a file, is at fault."""
 
+LAST_STEP = 120
+"""Seconds for which a worker that gets SIGTERM goes on, so that the step under way gets its batch."""
+
 _TRAIN, _VALIDATE = 0, 1
 
 
@@ -219,10 +222,12 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _apart(_: int) -> None:
-    """Signals to all processes of a terminal or a group are for the main one: a worker that dies fails the step.
+    """Signals to all processes of a terminal, a group or a job are for the main one: a worker that dies fails the step.
 
-    SIGTERM itself is left alone, as the loader ends workers that do not end by themselves with it.
+    The loader, too, ends with SIGTERM what does not end by itself, so that after some time it is heeded.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_STEP))
     if hasattr(os, "setpgid"):  # not on Windows
         os.setpgid(0, 0)

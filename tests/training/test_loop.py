@@ -14,36 +14,15 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from training_support import SMALL, metrics
+from training_support import BASELINE, metrics, run
 
 from spd.data.rooms import RoomPairs
 from spd.errors import TrainingError
-from spd.training import loop, samples
+from spd.training import loop
 from spd.training.loop import Exact, train
-from spd.training.network import Start
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
-from spd.training.state import BEST, LAST, State, read_last
+from spd.training.state import BEST, LAST, read_last
 from spd.utils.losses import silog
-
-BASELINE = replace(SMALL, network="bilinear-mlp", batch=1, points=4, log_every=1, val_images=1)
-
-
-def run(folder: Path, given: Settings = BASELINE, *, resume: bool = False, workers: int = 0) -> State:
-    begin = read_last(folder) if resume else Start(pretrained=False)
-    return train(given, folder, Fabric(accelerator="cpu", devices=1), workers, begin)
-
-
-@pytest.fixture
-def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Tensor], Tensor]], None]:
-    """Have something done to the loss of a step, counted from 1."""
-
-    def register(step: int, change: Callable[[Tensor], Tensor]) -> None:
-        calls = iter(range(1, 1000))
-        monkeypatch.setattr(
-            loop, "silog", lambda *given: change(silog(*given)) if next(calls) == step else silog(*given)
-        )
-
-    return register
 
 
 def interrupt(loss: Tensor) -> Tensor:
@@ -159,55 +138,6 @@ def test_only_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert content["progress"]["best_step"] == 2
     assert all(torch.equal(content["model"][name], weight) for name, weight in kept[1].items())
     assert not all(torch.equal(content["model"][name], weight) for name, weight in kept[2].items())
-
-
-@pytest.mark.parametrize("given", [BASELINE, replace(BASELINE, log_every=100)])
-def test_a_loss_that_is_no_number_is_never_saved(tmp_path: Path, given: Settings, at_step: Callable[..., None]) -> None:
-    at_step(3, lambda loss: loss * torch.nan)
-    with pytest.raises(TrainingError) as caught:
-        run(tmp_path, replace(given, save_every=1))
-    assert str(caught.value) == (
-        "the loss is nan in step 3; look at the data, or begin a new run with a lower --lr, with --init "
-        f"{tmp_path / LAST} from step 2"
-    )
-    assert read_last(tmp_path)["progress"]["step"] == 2
-
-
-def test_nothing_is_kept_of_a_first_step_that_fails(tmp_path: Path, at_step: Callable[..., None]) -> None:
-    at_step(1, lambda loss: loss * torch.inf)
-    with pytest.raises(TrainingError, match=r"^the loss is inf in step 1; .* with a lower --lr$"):
-        run(tmp_path)
-    assert not (tmp_path / LAST).exists()
-
-
-def test_memory_that_ran_out_is_one_line(tmp_path: Path, at_step: Callable[..., None]) -> None:
-    def full(_: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
-
-    at_step(2, full)
-    with pytest.raises(TrainingError, match=r"^the memory .* with 1 images of 128x160 and 4 points each; .*--batch.*$"):
-        run(tmp_path)
-
-
-def test_other_errors_are_not_hidden(tmp_path: Path, at_step: Callable[..., None]) -> None:
-    def broken(_: Tensor) -> Tensor:
-        raise RuntimeError("a mistake in SPD")
-
-    at_step(1, broken)
-    with pytest.raises(RuntimeError, match="a mistake in SPD"):
-        run(tmp_path)
-
-
-def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    main = os.getpid()
-
-    def deadly(*arguments: Any, **options: Any) -> Any:
-        assert os.getpid() != main
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(samples, "sample_queries", deadly)
-    with pytest.raises(TrainingError, match=r"^a process that prepares batches died .* fewer --workers$"):
-        run(tmp_path, workers=1)
 
 
 def test_the_data_and_the_processes_are_those_it_was_begun_with(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from spd.errors import BackendError
 from spd.training import machine as module
@@ -148,6 +149,17 @@ def test_gpus_are_taken_where_there_are_some(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(BackendError):
         fabric_for(Machine(), {})
     assert asked == {"accelerator": "cuda", "devices": "auto", "num_nodes": 1, "precision": "bf16-mixed"}
+
+
+def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fabric says so with an exception of its own kind."""
+
+    def fake(**_: Any) -> Any:
+        raise MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]")
+
+    monkeypatch.setattr(module, "Fabric", fake)
+    with pytest.raises(BackendError, match=r"^cannot train on cpu: You requested gpu: \[0, 1\] But .* has: \[0\]$"):
+        fabric_for(Machine(devices=2), {})
 
 
 def test_a_launch_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
