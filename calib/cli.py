@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from export.cli import check_source
+from export.cli import SIZE_HELP, check_source
 from spd.cli import Command, Size
-from spd.config import PRESETS
+from spd.config import DEFAULT_SIZE, PRESETS
 from spd.places import check_file
 from spd.version import __version__
 
@@ -34,7 +34,7 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
     "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder of photos."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy, a JSON file.")
-@click.option("--size", type=Size(), default="480x640", show_default=True, help="Size of the encoder's image.")
+@click.option("--size", type=Size(), help=SIZE_HELP)
 @click.option(
     "--precision", type=click.Choice(("fp16", "bf16")), default="fp16", show_default=True, help="What it is for."
 )
@@ -91,12 +91,13 @@ def _calibrate(arguments: dict[str, Any]) -> None:
 
     phases = Phases(console)
     seeded = arguments["seed_checkpoint"]
-    size, points, precision = arguments["size"], arguments["points"], arguments["precision"]
+    points, precision = arguments["points"], arguments["precision"]
+    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
+        source = load_source(arguments["ckpt"], seeded, arguments["preset"])
+    size = arguments["size"] or source.size or DEFAULT_SIZE
     with phases("reading the images"):
         samples = photo_samples(arguments["images"], size, points, arguments["max_images"], arguments["seed"])
         samples += gate_samples(size, points)
-    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
-        source = load_source(arguments["ckpt"], seeded, arguments["preset"])
     max_error = arguments["max_error"] or TOLERANCES[precision].max / 2
     settings = Settings(precision, max_error, arguments["headroom"])
     options = GraphOptions(*size)

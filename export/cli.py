@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command, Size
-from spd.config import PRESETS
+from spd.cli import Command, Size, note
+from spd.config import DEFAULT_SIZE, PRESETS
 from spd.contract import PRECISIONS
 from spd.errors import BackendError
 from spd.version import __version__
@@ -29,6 +29,9 @@ Examples:
 A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, and
 parity.json, the comparison with the PyTorch model. It appears only if that comparison passes.
 """
+
+
+SIZE_HELP = "Size of the encoder's image.  [default: that which the checkpoint was trained at, or 480x640]"
 
 
 def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None) -> None:
@@ -52,7 +55,7 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that gets the bundle.")
 @click.option("--name", help="Name of the bundle's folder.  [default: <preset>-<H>x<W>]")
-@click.option("--size", type=Size(), default="480x640", show_default=True, help="Size of the encoder's image.")
+@click.option("--size", type=Size(), help=SIZE_HELP)
 @click.option(
     "--precision",
     "precisions",
@@ -105,21 +108,24 @@ def main(**arguments: Any) -> None:
     opset: int = arguments["opset"] or (BF16_OPSET if bf16 else DEFAULT_OPSET)
     if bf16 and opset < BF16_OPSET:
         raise click.UsageError(f"--opset {opset} has no bfloat16 Conv; take {BF16_OPSET} or later, or leave out bf16")
-    height, width = arguments["size"]
+    policy = Policy() if arguments["policy"] is None else read_policy(arguments["policy"])
+    phases = Phases(console)
+    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
+        source = load_source(checkpoint, seeded, preset)
+    size: tuple[int, int] = arguments["size"] or source.size or DEFAULT_SIZE
+    if source.size not in (None, size):
+        trained, asked = ("x".join(map(str, pixels)) for pixels in (source.size, size) if pixels)
+        note(f"Note: the checkpoint was trained at {trained}; at {asked} everything looks larger or smaller to it.")
     graphs = GraphOptions(
-        height,
-        width,
+        *size,
         Limits(arguments["max_points"], arguments["max_batch"]),
         opset,
         arguments["with_routes"],
-        Policy() if arguments["policy"] is None else read_policy(arguments["policy"]),
+        policy,
     )
     options = Options(
         graphs, arguments["precisions"], arguments["name"], arguments["force"], verify=not arguments["no_verify"]
     )
-    phases = Phases(console)
-    with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
-        source = load_source(checkpoint, seeded, preset)
     exported = export_bundle(source, arguments["out"], options, phases)
     _summarise(exported, phases.seconds, console)
     if no_engines is None:

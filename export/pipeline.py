@@ -49,6 +49,8 @@ class Source:
     checkpoint: str | None
     """File name of its checkpoint; None for untrained weights."""
     weights_sha256: str
+    size: tuple[int, int] | None = None
+    """Height and width in pixels of the images that it was trained on, if the checkpoint says."""
 
 
 def load_source(checkpoint: Path | None, seeded_preset: str | None, preset: str | None) -> Source:
@@ -63,7 +65,7 @@ def load_source(checkpoint: Path | None, seeded_preset: str | None, preset: str 
         return Source(model, None, weights_sha256(model.state_dict()))
     loaded = load_checkpoint(checkpoint, preset)
     assert isinstance(loaded.model, SPD)  # load_checkpoint refuses other networks unless they are asked for
-    return Source(loaded.model, checkpoint.name, loaded.weights_sha256)
+    return Source(loaded.model, checkpoint.name, loaded.weights_sha256, loaded.size)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Checkpoints: weights on disk, read as `spd.checkpoint_files` says.
 
 They fit the network name by name and shape by shape, or they are refused. A file says which of `NETWORKS` it holds in
-its entry `network`; without one it is SPD.
+its entry `network`; without one it is SPD. Its entry `image_size` says how large the images were that it was trained
+on: a network reads metres off how large things look, in pixels, so that it is right at that size only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from spd.baselines.bilinear_mlp import BilinearMLP
 from spd.checkpoint_files import RESAVE, check_suffix, one_line, read, some_names, state_dict, unpickled
-from spd.config import PRESETS, SPDConfig, preset_name
+from spd.config import PRESETS, SPDConfig, check_size, preset_name
 from spd.errors import CheckpointError
 from spd.files import write_atomically
 from spd.models import SPD
@@ -46,6 +47,8 @@ class Checkpoint:
     """File name, for people."""
     weights_sha256: str
     """Hash of the model's float32 weights: it depends neither on the file's format nor on its containers."""
+    size: tuple[int, int] | None
+    """Height and width in pixels of the images that it was trained on; None if the file does not say."""
 
 
 def load_checkpoint(path: str | Path, preset: str | None = None, *, networks: Sequence[str] = ("spd",)) -> Checkpoint:
@@ -68,7 +71,8 @@ def load_checkpoint(path: str | Path, preset: str | None = None, *, networks: Se
     model = _fitting(weights, network, _config(content.config, preset, path), path)
     model.load_state_dict(_finite(weights, torch.float32, path), assign=True)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
-    return Checkpoint(model.eval(), model.config, network, path.name, weights_sha256(model.state_dict()))
+    size = _size(content.image_size, model.config, path)
+    return Checkpoint(model.eval(), model.config, network, path.name, weights_sha256(model.state_dict()), size)
 
 
 def save_checkpoint(
@@ -77,6 +81,7 @@ def save_checkpoint(
     config: SPDConfig,
     *,
     network: str = "spd",
+    size: tuple[int, int] | None = None,
     dtype: torch.dtype | None = None,
     **extra: Any,
 ) -> None:
@@ -87,6 +92,7 @@ def save_checkpoint(
         model: the network or its state dict, wrapped by DistributedDataParallel or torch.compile or not.
         config: of the network.
         network: which of `NETWORKS` it is.
+        size: height and width in pixels of the images that it was trained on.
         dtype: of the floating point numbers in the file, torch.float16 for half the size; by default as they are.
         extra: written next to the weights as it is: tensors and plain values in `.pt`, JSON values in `.safetensors`.
             `ema` takes a state dict that is preferred to `model` when the file is read.
@@ -104,6 +110,8 @@ def save_checkpoint(
     extra["config"] = config.as_dict()
     if network != "spd":
         extra["network"] = network
+    if size is not None:
+        extra["image_size"] = list(size)
     try:
         with write_atomically(path) as file:
             if path.suffix.lower() == ".safetensors":
@@ -165,6 +173,21 @@ def _config(values: Any, preset: str | None, path: Path) -> SPDConfig | None:
         name = preset_name(config) or "another network"
         raise CheckpointError(f"{path} says in its config that it is {name}, not {preset}; leave out --preset")
     return config
+
+
+def _size(values: Any, config: SPDConfig, path: Path) -> tuple[int, int] | None:
+    """The size that the file gives, if any."""
+    match values:
+        case None:
+            return None
+        case [int(height), int(width)]:
+            try:
+                check_size(height, width, config)
+            except ValueError as error:
+                raise CheckpointError(f"{path}: its image_size cannot be used: {error}; save it again") from error
+            return height, width
+    found = some_names([str(values)])
+    raise CheckpointError(f"{path}: its image_size is {found}, expected [height, width] in pixels; save it again")
 
 
 def _fitting(weights: Mapping[str, Tensor], network: str, config: SPDConfig | None, path: Path) -> Network:

@@ -28,6 +28,9 @@ CONTAINERS = ("ema", "model", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 """Added to every name by DistributedDataParallel and by torch.compile."""
 
+ENTRIES = ("config", "network", "image_size")
+"""What a file may say beside the weights."""
+
 RESAVE = "resave it where it was made with: torch.save(model.state_dict(), 'weights.pt')"
 NAMES_SHOWN = 3
 DEPTH = 3  # containers inside each other; a pickle can hold itself
@@ -42,6 +45,8 @@ class Content(NamedTuple):
     """The values of the network's config; None if the file does not say."""
     network: Any
     """Which network it is; None if the file does not say."""
+    image_size: Any
+    """Height and width of the images it was trained on; None if the file does not say."""
 
 
 def check_suffix(path: Path) -> None:
@@ -69,7 +74,7 @@ def read(path: Path) -> Content:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {one_line(error)}") from error
     entries = content if isinstance(content, dict) else {}
-    return Content(content, entries.get("config"), entries.get("network"))
+    return Content(content, *(entries.get(key) for key in ENTRIES))
 
 
 def _safetensors(path: Path) -> Content:
@@ -80,7 +85,7 @@ def _safetensors(path: Path) -> Content:
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file: {one_line(error)}; copy it again") from error
     said = {}
-    for key in ("config", "network"):
+    for key in ENTRIES:
         try:
             said[key] = json.loads(metadata[key]) if key in metadata else None
         except (ValueError, RecursionError) as error:
@@ -120,7 +125,7 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         inner = (entries[key] for key in CONTAINERS if isinstance(entries.get(key), Mapping))
         entries = next(inner, entries)
     # n_averaged is the counter of AveragedModel, torch's own moving average.
-    weights = {key: value for key, value in entries.items() if key not in ("config", "network", "n_averaged")}
+    weights = {key: value for key, value in entries.items() if key not in (*ENTRIES, "n_averaged")}
     others = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if not weights or others:
         found = f"entries that are no tensors ({some_names(others)})" if others else "no tensors by name"

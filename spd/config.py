@@ -150,6 +150,10 @@ PRESETS: dict[str, SPDConfig] = {
 """`tiny` is the paper's network. `atto` is for edge devices, demos and quick tests."""
 
 
+DEFAULT_SIZE = (480, 640)
+"""Height and width in pixels of the encoder's image, where neither the user nor a checkpoint says (paper 7.1)."""
+
+
 def preset_name(config: SPDConfig) -> str | None:
     """Name of the preset that `config` is, or None."""
     return next((name for name, preset in PRESETS.items() if preset == config), None)

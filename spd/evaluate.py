@@ -59,7 +59,7 @@ def _ks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ..
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
-@click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: 480x640]")
+@click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
 @click.option("--baseline", type=click.Choice(BASELINES), help="MODEL is of this kind: a folder or a name on its hub.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write .json or .csv.")
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw each image's result as a PNG.")

@@ -101,6 +101,7 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @click.option(
     "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
 )
+@_setting("holes", "Rooms with the holes and the noise of a Kinect.", is_flag=True)
 @_setting("overfit", "Train and validate on the first N pairs only, to see that the loss can fall.", metavar="N")
 @_setting("val_images", "Images to validate on, from the data's test split.")
 @_setting("val_every", "Steps between validations.")

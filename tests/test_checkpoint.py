@@ -63,6 +63,15 @@ def test_round_trip(tmp_path: Path, model: SPD, name: str, wrapped: bool) -> Non
     assert all(parameter.requires_grad for parameter in checkpoint.model.parameters())
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_the_size_of_its_images(tmp_path: Path, model: SPD, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save_checkpoint(path, model, ATTO, size=(160, 192))
+    assert load_checkpoint(path).size == (160, 192)
+    save_checkpoint(path, model, ATTO)
+    assert load_checkpoint(path).size is None
+
+
 def test_loaded_network_computes_the_same(tmp_path: Path, model: SPD) -> None:
     save_checkpoint(tmp_path / "a.safetensors", model, ATTO)
     before = torch.get_rng_state()

@@ -211,7 +211,7 @@ def test_nothing_but_broken_pairs(tmp_path: Path, workers: int) -> None:
     assert done.exit_code == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("Error: 20 pairs in a row cannot be used, the last because ")
+    assert last.startswith("Error: 20 pairs one after the other cannot be used, the last because ")
     assert str(data / "annotations/train/room_0000") in last
 
 

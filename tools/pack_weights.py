@@ -20,7 +20,7 @@ def main(checkpoint: Path, packed: Path) -> None:
     if packed.suffix != ".safetensors":
         raise click.UsageError(f"{packed} ends in {packed.suffix!r}, expected .safetensors")
     loaded = load_checkpoint(checkpoint)
-    save_checkpoint(packed, loaded.model, loaded.config, dtype=torch.float16)
+    save_checkpoint(packed, loaded.model, loaded.config, size=loaded.size, dtype=torch.float16)
     note(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB")
 
 

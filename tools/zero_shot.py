@@ -16,6 +16,7 @@ import numpy.typing as npt
 import spd
 from spd.cli import Command, Size, write_stdout
 from spd.data.rooms import RoomPairs
+from spd.errors import DataError
 from spd.evaluation.protocol import DENSE, Predictor, Settings, evaluate
 from tools.rgbd_samples import RgbdSamples
 
@@ -60,7 +61,10 @@ class VerticalGradient:
 def abs_rel(predictor: Predictor, pairs: RgbdSamples, *, median_scale: bool, points: int = POINTS) -> float:
     """Mean AbsRel over the images of `pairs`, at up to `points` pixels of each."""
     settings = Settings(ks=(), dense_points=points, median_scale=median_scale)
-    return evaluate(predictor, pairs, settings).by_k[DENSE].abs_rel
+    found = evaluate(predictor, pairs, settings)
+    if found.skipped:  # the table says how many images it is over
+        raise DataError(found.skipped[0])
+    return found.by_k[DENSE].abs_rel
 
 
 def table(model: Predictor, name: str, samples: RgbdSamples) -> str:
@@ -89,8 +93,8 @@ def table(model: Predictor, name: str, samples: RgbdSamples) -> str:
 @click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--size", type=Size(), default="256x320", show_default=True, help="Size of a checkpoint's image.")
-def main(model: Path, folder: Path, size: tuple[int, int]) -> None:
+@click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
+def main(model: Path, folder: Path, size: tuple[int, int] | None) -> None:
     """Judge MODEL, a checkpoint or a bundle, on the RGB-D pairs of FOLDER, which has a manifest.csv."""
     write_stdout(table(spd.load(model, size=size), model.stem, RgbdSamples(folder)).encode())
 

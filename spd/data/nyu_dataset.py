@@ -100,7 +100,7 @@ def open_nyu(path: str | Path, split: Split) -> NyuPairs:
         DataError: there is no such folder, it has none of the known layouts or several, its lists are broken, or
             nothing they name is there.
     """
-    folder = Path(os.path.abspath(Path(path).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(path)))
     if split not in ("train", "test"):
         raise DataError(f"NYU Depth V2 has no split {split!r}, only train and test")
     try:
@@ -108,10 +108,10 @@ def open_nyu(path: str | Path, split: Split) -> NyuPairs:
             return NyuPairs(_open_file(folder, split), split)
         if not folder.is_dir():
             raise DataError(f"{folder} does not exist; check the path of the data set")
-        for place in _upwards(folder):
+        for place in (*_upwards(folder), *_upwards(folder.resolve())):
             if found := _find(place, split):
                 return NyuPairs(found, split)
-        inside = [found for name in file_names(folder) if (found := _find(folder / name, split))]
+        inside = _inside(folder, split)
         if len(inside) > 1:
             several = ", ".join(f"{found.folder} ({found.layout})" for found in inside[:SHOWN])
             raise DataError(f"{folder} holds {len(inside)} copies of the data set: {several}; point at one of them")
@@ -125,6 +125,24 @@ def open_nyu(path: str | Path, split: Split) -> NyuPairs:
 def _find(folder: Path, split: Split) -> Found[Any] | None:
     """The first layout that fits a folder."""
     return next((found for find, _ in LAYOUTS if (found := find(folder, split))), None)
+
+
+def _inside(folder: Path, split: Split) -> list[Found[Any]]:
+    """What the folders in a folder hold, each once, whatever links lead there.
+
+    Raises:
+        DataError, OSError: one of them cannot be read, and there is nothing in the others.
+    """
+    found, failed = [], None
+    for place in dict.fromkeys((folder / name).resolve() for name in file_names(folder)):
+        try:
+            if one := _find(place, split):
+                found.append(one)
+        except (DataError, OSError) as error:  # lost+found, or an empty sync/ beside the real one
+            failed = failed or error
+    if failed and not found:
+        raise failed
+    return found
 
 
 def _open_file(path: Path, split: Split) -> Found[Any]:

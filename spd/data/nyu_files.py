@@ -129,6 +129,11 @@ def file_names(folder: Path) -> list[str]:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}; check its permissions") from error
 
 
+def is_data(name: str, suffix: str) -> bool:
+    """Whether a file is of the data set: macOS puts a ._NAME beside each NAME on disks of other systems."""
+    return name.endswith(suffix) and not name.rpartition("/")[2].startswith(".")
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, stripped, empty ones too.
 

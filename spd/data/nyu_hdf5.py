@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spd.data.nyu_densedepth import FILLED
-from spd.data.nyu_files import file_names
+from spd.data.nyu_files import file_names, is_data
 from spd.data.nyu_frame import Found, Frame, Split, metres
 from spd.errors import DataError
 
@@ -38,7 +38,7 @@ def find(folder: Path, split: Split) -> Found[str] | None:
     top = "train" if split == "train" else "val"
     scenes = file_names(folder / top) if split == "train" else ["official"]
     paths = [f"{top}/{scene}/{name}" for scene in scenes for name in file_names(folder / top / scene)]
-    paths = [path for path in paths if path.endswith(".h5")]
+    paths = [path for path in paths if is_data(path, ".h5")]
     return Found(LAYOUT, folder, paths, Hdf5Reader(folder), notes=(FILLED,)) if paths else None
 
 
@@ -75,7 +75,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the data set's folder") from error
-    except (OSError, RuntimeError) as error:  # h5py has both for what is damaged
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises nearly anything on what is damaged
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as HDF5 ({reason}); copy or download it again") from error
 
@@ -90,7 +92,7 @@ def dataset(file: h5py.File, name: str, dimensions: int, kind: str) -> Any:
 
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
-        held = ", ".join(sorted(file)[:8]) or "nothing"
+        held = ", ".join(sorted(map(str, file))[:8]) or "nothing"
         raise DataError(f"{file.filename} has no dataset {name!r}, only {held}; it is not from this data set")
     if found.ndim != dimensions or found.dtype.kind != kind:
         expected = f"{'floating point' if kind == 'f' else 'unsigned'} with {dimensions} dimensions"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spd.data.nyu_files import FileReader, Names, file_names, present
+from spd.data.nyu_files import FileReader, Names, file_names, is_data, present
 from spd.data.nyu_frame import Found, Split
 
 LAYOUT = "mmsegmentation layout"
@@ -25,7 +25,7 @@ def find(folder: Path, split: Split) -> Found[Names] | None:
     images, depths = f"images/{split}", f"annotations/{split}"
     if not ((folder / images).is_dir() and (folder / depths).is_dir()):
         return None
-    stems = [name.removesuffix(".jpg") for name in file_names(folder / images) if name.endswith(".jpg")]
+    stems = [name.removesuffix(".jpg") for name in file_names(folder / images) if is_data(name, ".jpg")]
     listed = [(f"{images}/{stem}.jpg", f"{depths}/{stem}.png") for stem in stems]
     pairs, notes = present(folder, listed, str(folder / images))
     return Found(LAYOUT, folder, pairs, FileReader(folder), len(listed) - len(pairs), notes)

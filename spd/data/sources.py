@@ -13,7 +13,9 @@ ROOMS = "rooms"
 Split = Literal["train", "test"]
 
 
-def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320), *, varied: bool = False) -> Pairs:
+def open_pairs(
+    data: str, split: Split, size: tuple[int, int] = (256, 320), *, varied: bool = False, holes: bool = False
+) -> Pairs:
     """Open a data set.
 
     Args:
@@ -21,6 +23,7 @@ def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320), *, v
         split: train or test.
         size: height and width in pixels that rooms are rendered at; pairs on disk have their own.
         varied: render rooms in the shapes of photos instead, as large as they fit into `size`.
+        holes: measure rooms as a structured-light sensor does, see `render_room`.
 
     Raises:
         DataError: there is nothing at the path, or nothing that is known.
@@ -28,7 +31,7 @@ def open_pairs(data: str, split: Split, size: tuple[int, int] = (256, 320), *, v
     if data == ROOMS:
         from spd.data.rooms.pairs import RoomPairs  # noqa: PLC0415 - not needed for data on disk
 
-        return RoomPairs(*size, test=split == "test", varied=varied)
+        return RoomPairs(*size, test=split == "test", varied=varied, holes=holes)
     from spd.data.nyu_dataset import open_nyu  # noqa: PLC0415 - needs h5py and scipy
 
     return open_nyu(data, split)

@@ -28,6 +28,13 @@ def has_crop(depth: npt.NDArray[np.float32]) -> bool:
     return depth.shape == EIGEN_SIZE
 
 
+def in_crop(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Pixels inside the Eigen crop [H, W], of an image that has it."""
+    inside = np.zeros(depth.shape, np.bool_)
+    inside[EIGEN_CROP] = True
+    return inside
+
+
 @dataclass(frozen=True, eq=False)
 class Pixels:
     """Some pixels of a pair with their true depth."""
@@ -56,9 +63,7 @@ class Candidates:
         """Bool [H, W]: what counts."""
         self.cropped = eigen_crop and has_crop(pair.depth)
         if self.cropped:
-            inside = np.zeros_like(self.valid)
-            inside[EIGEN_CROP] = True
-            self.valid &= inside
+            self.valid &= in_crop(pair.depth)
         self._depth = np.where(self.valid, pair.depth, np.float32(0))
         self._key = (seed, index)
         if not self.valid.any():

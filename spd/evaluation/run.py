@@ -20,7 +20,7 @@ from spd.evaluation.report import WRITERS, Subject, document, facts, table, titl
 from spd.files import write_atomically
 from spd.places import check_file, check_folder
 from spd.runtime import load
-from spd.runtime.loading import CHECKPOINT_SUFFIXES, DEFAULT_SIZE
+from spd.runtime.loading import CHECKPOINT_SUFFIXES
 
 DEFAULT_ROOMS = 100
 """Rooms that are taken unless `--images` says otherwise; there is no end of them."""
@@ -135,8 +135,7 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
     path = Path(request.model)
     if request.size is not None and path.suffix not in CHECKPOINT_SUFFIXES:
         raise click.UsageError(f"--size is for checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}); a bundle has its own")
-    size = request.size or DEFAULT_SIZE
-    with load(path, backend=request.backend, precision=request.precision, size=size) as model:
+    with load(path, backend=request.backend, precision=request.precision, size=request.size) as model:
         sha256 = None
         if model.manifest is not None:
             name, sha256 = model.manifest.name, model.manifest.weights_sha256

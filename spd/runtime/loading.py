@@ -15,7 +15,6 @@ from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
-DEFAULT_SIZE = (480, 640)
 
 logger = logging.getLogger("spd")
 
@@ -25,7 +24,7 @@ def load(
     backend: str = "auto",
     *,
     precision: str | None = None,
-    size: tuple[int, int] = DEFAULT_SIZE,
+    size: tuple[int, int] | None = None,
     threads: int | None = None,
     cache_budget: int | str | None = None,
 ) -> Model:
@@ -38,7 +37,8 @@ def load(
             used or is an error, never replaced.
         precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT takes
             bf16 before fp32 if there are engines for it.
-        size: height and width in pixels for a checkpoint; a bundle has its own.
+        size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
+            bundle has its own.
         threads: CPU threads for one call on onnxruntime-cpu, all cores by default.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
@@ -83,7 +83,7 @@ def load(
 
 
 def _load_checkpoint(
-    path: Path, backend: str, precision: str | None, size: tuple[int, int], budget: int | None
+    path: Path, backend: str, precision: str | None, size: tuple[int, int] | None, budget: int | None
 ) -> Model:
     if backend not in ("auto", "torch"):
         raise BackendError(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from spd.checkpoint import NETWORKS, load_checkpoint
-from spd.config import check_size
+from spd.config import DEFAULT_SIZE, check_size
 from spd.errors import BackendError
 from spd.runtime.backend import Backend
 
@@ -22,15 +22,16 @@ class TorchBackend(Backend):
     precision = "fp32"
     max_points = 1024
 
-    def __init__(self, path: Path, size: tuple[int, int]) -> None:
-        """Load a checkpoint for images of `size` = (height, width) pixels.
+    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
+        """Load a checkpoint for images of `size` = (height, width) pixels, by default that which it was trained at.
 
         Raises:
             CheckpointError: the weights cannot be used.
             BackendError: the model cannot take images of that size.
         """
-        self.height, self.width = size
-        self._model = load_checkpoint(path, networks=tuple(NETWORKS)).model
+        checkpoint = load_checkpoint(path, networks=tuple(NETWORKS))
+        self.height, self.width = size or checkpoint.size or DEFAULT_SIZE
+        self._model = checkpoint.model
         try:
             check_size(self.height, self.width, self._model.config)
         except ValueError as error:

@@ -59,7 +59,7 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
     # Whatever can be refused is, before other processes are started, so that it is refused once.
     size = (settings.height, settings.width)
     varied = settings.augment and settings.overfit is None
-    pairs = open_pairs(settings.data, "train", size, varied=varied)
+    pairs = open_pairs(settings.data, "train", size, varied=varied, holes=settings.holes)
     checked = pairs if settings.overfit else open_pairs(settings.data, "test", size, varied=varied)
     network = new_network(settings, begin if isinstance(begin, Start) else Start(pretrained=False))
     # The backbone's dense layers work on the last axis, so that its maps need no copies in this order: a step of atto
@@ -89,8 +89,9 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
                 log.say(_described(state, fabric, pairs, steps))
                 if settings.optimizer == "muon" and fabric.device.type == "cpu" and not has_bf16("cpu"):
                     log.say(SLOW_MUON)
-                if pairs.description:
-                    log.say(pairs.description)
+                for data in dict.fromkeys((pairs, checked)):
+                    if data.description:
+                        log.say(data.description)
             _Run(state, folder, fabric, log, wrapped, optimizers, steps).go(batches, validation, stop)
     return state
 

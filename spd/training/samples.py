@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,10 +17,11 @@ from spd.data.augment import CENTRED, Placement, jitter_colours, place
 from spd.data.pairs import Pair, Pairs
 from spd.data.query_sampler import sample_queries
 from spd.errors import DataError
+from spd.evaluation.points import has_crop, in_crop, measured
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
 
 TRIES = 20
-"""Broken pairs in a row after which the data set, not a file, is at fault."""
+"""Broken pairs one after the other after which the data set, not a file, is at fault."""
 
 LAST_STEP = 120
 """Seconds for which a worker that gets SIGTERM goes on, so that the step under way gets its batch."""
@@ -73,17 +74,19 @@ class Samples(Dataset[Batch]):
 
         Of training data without end the count starts anywhere, as the seed says.
 
-        A pair that cannot be used is replaced by the one behind it.
+        A pair that cannot be used is replaced by any other; those beside it are of the same folder, and may be broken,
+        too.
 
         Raises:
-            DataError: `TRIES` pairs in a row cannot be used.
+            DataError: `TRIES` pairs cannot be used one after the other.
         """
         settings = self.settings
         skipped: list[str] = []
         for shift in range(TRIES):
             rng = np.random.default_rng([settings.seed, number, shift, _TRAIN if self.train else _VALIDATE])
             try:
-                pair = self._placed(self.pairs[(self.first + number + shift) % len(self.pairs)], rng)
+                index = rng.integers(len(self.pairs)) if shift else self.first + number
+                pair = self._placed(self._counted(self.pairs[int(index) % len(self.pairs)]), rng)
             except DataError as error:
                 skipped.append(str(error))
                 continue
@@ -96,7 +99,7 @@ class Samples(Dataset[Batch]):
                 depth=torch.from_numpy(depth)[None],
                 skipped=skipped,
             )
-        raise DataError(f"{TRIES} pairs in a row cannot be used, the last because {skipped[-1]}")
+        raise DataError(f"{TRIES} pairs one after the other cannot be used, the last because {skipped[-1]}")
 
     def __getitems__(self, numbers: Sequence[int]) -> Batch | DataError:
         """A batch of several samples, asked for by torch's loader under this name.
@@ -113,6 +116,15 @@ class Samples(Dataset[Batch]):
             depth=torch.cat([sample["depth"] for sample in samples]),
             skipped=[reason for sample in samples for reason in sample["skipped"]],
         )
+
+    def _counted(self, pair: Pair) -> Pair:
+        """The pair with the depth that counts: to validate on, that of the paper's protocol (its section 8)."""
+        if self.train:
+            return pair
+        counts = measured(pair.depth)
+        if not self.pairs.rendered and has_crop(pair.depth):
+            counts &= in_crop(pair.depth)
+        return replace(pair, depth=np.where(counts, pair.depth, np.float32(0)))
 
     def _placed(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """The pair as an image of the settings' size."""

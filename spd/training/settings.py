@@ -75,6 +75,8 @@ class Settings:
     """Of the initial weights, the order of the data, augmentation, queries and dropout."""
     augment: bool = True
     """Flip, resize, crop and jitter colours. Rooms, of which none comes twice, get the shapes of photos instead."""
+    holes: bool = False
+    """Train on rooms as a structured-light sensor measures them: with holes and noise. Validation is exact."""
     overfit: int | None = None
     """Train and validate on the first so many training pairs, as they are, to see that the loss can fall."""
     val_images: int = 64

@@ -99,7 +99,8 @@ class State:
     def _save(self, path: Path, network: nn.Module, **extra: Any) -> None:
         settings = self.settings
         extra |= {"settings": settings.as_dict(), "progress": vars(self.progress)}
-        save_checkpoint(path, network, settings.config, network=settings.network, **extra)
+        size = settings.height, settings.width
+        save_checkpoint(path, network, settings.config, network=settings.network, size=size, **extra)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Take over what `read_last` read.

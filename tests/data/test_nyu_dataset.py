@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nyu_support import bts_pair, densedepth_pair, h5_pair, labelled, millimetres, one_line, picture
+from nyu_support import bts_pair, densedepth_pair, h5_pair, labelled, millimetres, one_line, picture, save
 
 from spd.data.nyu_dataset import NyuPairs, open_nyu
 from spd.data.pairs import Pair, Pairs
@@ -84,6 +84,51 @@ def test_several_copies(tmp_path: Path) -> None:
     write("hdf5", tmp_path / "two")
     one_line(refusal(tmp_path), "2 copies", tmp_path / "one", "BTS layout", tmp_path / "two", "HDF5 layout", "point at")
     assert "HDF5" in open_nyu(tmp_path / "two", "train").title
+
+
+def test_folders_beside_it_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as lost+found at the top of a disk, and a copy that was begun; a link to the copy is no second one."""
+    write("bts", tmp_path / "nyu")
+    (tmp_path / "begun" / "sync").mkdir(parents=True)
+    (tmp_path / "latest").symlink_to(tmp_path / "nyu")
+    (tmp_path / "lost+found").mkdir()
+    is_dir = Path.is_dir
+
+    def refuse(folder: Path, **options: bool) -> bool:
+        if folder.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return is_dir(folder, **options)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert len(open_nyu(tmp_path, "train")) == 2
+    (tmp_path / "latest").unlink()
+    (tmp_path / "nyu" / "sync").rename(tmp_path / "moved")
+    one_line(refusal(tmp_path), tmp_path / "begun" / "sync", "has no images")
+
+
+def test_a_link_to_a_part(tmp_path: Path) -> None:
+    """The lists and the other split lie beside what it leads to."""
+    write("bts", tmp_path / "disk")
+    (tmp_path / "nyu").symlink_to(tmp_path / "disk" / "sync")
+    assert len(open_nyu(tmp_path / "nyu", "train")) == 2
+
+
+def test_a_tilde_that_stands_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_line(refusal(Path("~nobody-of-that-name/nyu")), "~nobody-of-that-name/nyu", "does not exist")
+
+
+@pytest.mark.parametrize("layout", ["hdf5", "mmseg"])
+def test_what_macos_leaves_beside_files(tmp_path: Path, layout: str) -> None:
+    if layout == "hdf5":
+        write("hdf5", tmp_path)
+    else:
+        save(tmp_path / "images/train/a.jpg", picture(1))
+        save(tmp_path / "annotations/train/a.png", millimetres(1))
+    expected = len(open_nyu(tmp_path, "train"))
+    for path in [*tmp_path.rglob("*.*")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert len(open_nyu(tmp_path, "train")) == expected
 
 
 def test_unknown_folder(tmp_path: Path) -> None:

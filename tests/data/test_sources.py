@@ -54,6 +54,7 @@ def test_a_camera_held_upright_keeps_its_lens() -> None:
 def test_rooms_with_holes() -> None:
     whole, holed = RoomPairs(64, 96)[3].depth, RoomPairs(64, 96, holes=True)[3].depth
     assert (whole > 0).all()
+    assert (open_pairs(ROOMS, "train", (64, 96), holes=True)[3].depth == holed).all()
     assert (holed == 0).any()
 
 

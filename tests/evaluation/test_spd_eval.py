@@ -44,7 +44,7 @@ def test_table_and_json(model: StubModel) -> None:
     assert {key: found[key] for key in numbers} == numbers
     assert model.opened == [
         ("rooms", "test"),
-        {"path": "model.pt", "backend": "auto", "precision": None, "size": (480, 640)},
+        {"path": "model.pt", "backend": "auto", "precision": None, "size": None},
         "closed",
     ]
 

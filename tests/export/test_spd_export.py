@@ -207,6 +207,28 @@ def test_a_checkpoint_is_named_and_hashed_in_the_manifest(tmp_path: Path, suffix
     assert (manifest.height, manifest.width, manifest.max_points) == (HEIGHT, WIDTH, 512)
 
 
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("trained", "size", "expected", "noted"),
+    [
+        ((HEIGHT, WIDTH), None, f"{HEIGHT}x{WIDTH}", False),
+        ((HEIGHT, WIDTH), f"{HEIGHT}x{WIDTH}", f"{HEIGHT}x{WIDTH}", False),
+        ((128, 160), f"{HEIGHT}x{WIDTH}", f"{HEIGHT}x{WIDTH}", True),
+        (None, None, "480x640", False),
+    ],
+)
+def test_the_size_is_that_of_the_training_unless_asked_for(
+    tmp_path: Path, trained: tuple[int, int] | None, size: str | None, expected: str, noted: bool
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", literal(), ATTO, size=trained)
+    asked = () if size is None else ("--size", size)
+    quick = ("--precision", "fp32", "--no-verify", "--build", "no", "--with-routes", "--max-points", "512")
+    result = run("--ckpt", tmp_path / "a.pt", *asked, *quick, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert os.listdir(tmp_path / "out") == [f"atto-{expected}"]
+    assert (f"was trained at 128x160; at {expected} everything" in result.stderr) == noted
+
+
 def test_the_real_command_made_the_bundle_of_these_tests(exported: Path) -> None:
     made = open_bundle(exported)
     assert os.listdir(exported.parent) == [exported.name], "something was left beside the bundle"

@@ -17,8 +17,11 @@ import onnxruntime
 import pytest
 
 import spd
+from spd.checkpoint import save_checkpoint
+from spd.config import PRESETS
 from spd.errors import BackendError, BundleError, CheckpointError, SPDError
 from spd.infer import cli
+from spd.models import seeded
 from spd.runtime import BACKENDS
 from spd.runtime.devices import cuda_missing
 
@@ -77,6 +80,26 @@ def test_a_backend_asked_for_by_name_is_used(exported: Path, precision: str | No
 def test_a_checkpoint_takes_torch(checkpoint: Path) -> None:
     with spd.load(checkpoint, size=(160, 192)) as model:
         assert (model.backend, model.precision, model.manifest, model.notes) == ("torch", "fp32", None, [])
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "expected"),
+    [
+        ((160, 192), None, (160, 192)),
+        ((160, 192), (128, 160), (128, 160)),
+        (None, (160, 192), (160, 192)),
+        (None, None, (480, 640)),
+    ],
+)
+def test_a_checkpoint_s_size_is_what_it_was_trained_at(
+    tmp_path: Path,
+    trained: tuple[int, int] | None,
+    asked: tuple[int, int] | None,
+    expected: tuple[int, int],
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", seeded(PRESETS["atto"]), PRESETS["atto"], size=trained)
+    with spd.load(tmp_path / "a.pt", size=asked) as model:
+        assert model.size == expected
 
 
 BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {

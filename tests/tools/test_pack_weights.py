@@ -13,11 +13,13 @@ from tools.pack_weights import main
 
 def test_packed_weights_are_the_average_rounded_to_float16(tmp_path: Path) -> None:
     model, average = seeded(PRESETS["atto"], 1), seeded(PRESETS["atto"], 2)
-    save_checkpoint(tmp_path / "model.pt", model, PRESETS["atto"], ema=average.state_dict())
+    save_checkpoint(tmp_path / "model.pt", model, PRESETS["atto"], size=(192, 256), ema=average.state_dict())
     done = CliRunner().invoke(main, [str(tmp_path / "model.pt"), str(tmp_path / "packed.safetensors")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "packed.safetensors").stat().st_size < 15_000_000
-    packed = load_checkpoint(tmp_path / "packed.safetensors").model.state_dict()
+    checkpoint = load_checkpoint(tmp_path / "packed.safetensors")
+    assert checkpoint.size == (192, 256)
+    packed = checkpoint.model.state_dict()
     for name, weight in average.state_dict().items():
         torch.testing.assert_close(packed[name], weight.half().float(), rtol=0, atol=0)
 

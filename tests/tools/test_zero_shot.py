@@ -68,6 +68,13 @@ def test_refusals(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Non
         RgbdSamples(folder)[3]
 
 
+def test_a_pair_that_cannot_be_read_is_not_left_out_of_a_mean(folder: Path) -> None:
+    text = (folder / "manifest.csv").read_text()
+    (folder / "manifest.csv").write_text(text.replace("sunrgbd", "inches"))
+    with pytest.raises(DataError, match="its depth encoding 'inches' is not known"):
+        abs_rel(VerticalGradient(0.0), RgbdSamples(folder), median_scale=False)
+
+
 def test_gradient_by_hand() -> None:
     points = np.array([[3.0, 0.0], [7.0, 5.0], [0.0, 10.0]])
     scene = VerticalGradient(np.log(4.0), np.log(0.25)).encode(np.zeros((10, 20, 3), np.uint8))
@@ -91,7 +98,8 @@ def test_numbers_of_the_constants_by_hand(folder: Path) -> None:
         np.mean(abs(2 - valid) / valid)
     )
     # Five pixels are fewer than the 1,024 that the scale is drawn from, with replacement: so only nearly their median.
-    scaled = abs_rel(two, RgbdSamples(folder, "one"), median_scale=True)
+    three = VerticalGradient(np.log(3.0))
+    scaled = abs_rel(three, RgbdSamples(folder, "one"), median_scale=True)
     assert scaled == pytest.approx(np.mean(abs(2 - valid) / valid))
 
 
