@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spd.config import STRIDES, SPDConfig, check_size
 from spd.models.pyramid_neck import Projection
 from spd.models.sampling import bilinear
-from spd.models.spd import IMAGENET_MEAN, IMAGENET_STD
+from spd.models.spd import normalised
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class BilinearMLP(nn.Module):
         """
         height, width = image_B3HW.shape[-2:]
         check_size(height, width, self.config)
-        mean = image_B3HW.new_tensor(IMAGENET_MEAN)[:, None, None]
-        std = image_B3HW.new_tensor(IMAGENET_STD)[:, None, None]
-        return L1Cache(self.neck(self.encoder((image_B3HW - mean) / std)))
+        return L1Cache(self.neck(self.encoder(normalised(image_B3HW))))
 
     def decode(self, cache: L1Cache, points_BK2: Tensor) -> tuple[Tensor, None]:
         """Depth in metres [B, K] of points (u, v) [B, K, 2] in pixels, and None where SPD gives its routes."""

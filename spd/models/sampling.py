@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spd.config import OFFSET_FREQUENCIES, PE_FREQUENCIES
+
+
+def constants(values: Sequence[float], like: Tensor) -> Tensor:
+    """Some numbers [N] in the dtype and on the device of a tensor.
+
+    Each is filled in by the device: `new_tensor` copies them from the host, which waits for all that a GPU has to do.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def bilinear(map_BCHW: Tensor, cells_BKN2: Tensor) -> Tensor:
@@ -23,7 +32,7 @@ def bilinear(map_BCHW: Tensor, cells_BKN2: Tensor) -> Tensor:
         [B, K, N, C], in the dtype of the map.
     """
     height, width = map_BCHW.shape[-2:]
-    size = cells_BKN2.new_tensor([width, height])
+    size = constants((width, height), cells_BKN2)
     # Coordinates stay in their own precision (float32 or better) up to here; the map decides the arithmetic.
     grid = (2 * cells_BKN2 / size - 1).to(map_BCHW.dtype)
     sampled_BCKN = F.grid_sample(map_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -49,7 +58,7 @@ def fourier(values: Tensor, frequencies: int) -> Tensor:
 
 def positional_encoding(points_BK2: Tensor, height: int, width: int) -> Tensor:
     """The paper's pe_q of points (u, v) in pixels: [B, K, 32] (paper 6.1)."""
-    size = points_BK2.new_tensor([width, height])
+    size = constants((width, height), points_BK2)
     return fourier(2 * math.pi * points_BK2 / size, PE_FREQUENCIES)
 
 

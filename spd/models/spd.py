@@ -13,9 +13,16 @@ from spd.models.local_cross_attn import LocalCrossAttn
 from spd.models.precompute import Cache, Precompute
 from spd.models.pyramid_neck import PyramidNeck
 from spd.models.query_encoder import QueryEncoder
+from spd.models.sampling import constants
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalised(image_B3HW: Tensor) -> Tensor:
+    """RGB images [B, 3, H, W], values 0..1, as ImageNet's backbones take them."""
+    mean, std = (constants(values, image_B3HW)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image_B3HW - mean) / std
 
 
 class SPD(nn.Module):
@@ -46,9 +53,7 @@ class SPD(nn.Module):
         """
         height, width = image_B3HW.shape[-2:]
         check_size(height, width, self.config)
-        mean = image_B3HW.new_tensor(IMAGENET_MEAN)[:, None, None]
-        std = image_B3HW.new_tensor(IMAGENET_STD)[:, None, None]
-        pyramid = self.neck(self.encoder((image_B3HW - mean) / std))
+        pyramid = self.neck(self.encoder(normalised(image_B3HW)))
         return self.precompute(pyramid, height, width)
 
     def decode(self, cache: Cache, points_BK2: Tensor) -> tuple[Tensor, Tensor]:

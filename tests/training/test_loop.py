@@ -191,8 +191,12 @@ def test_points_reach_the_network_as_they_are(precision: Any) -> None:
     assert torch.equal(network.seen[1], points) == (precision == "32-true")
 
 
-def test_a_step_waits_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever brings a number back from a GPU is for rows, validations and checkpoints, none of which a step is."""
+@pytest.mark.parametrize("network", ["bilinear-mlp", "spd"])
+def test_a_step_waits_for_no_device(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever brings a number back from a GPU is for rows, validations and checkpoints, none of which a step is.
+
+    Nor does it bring one there: new_tensor copies from memory that a GPU cannot read by itself.
+    """
     waits: list[str] = []
     within = False
 
@@ -206,7 +210,7 @@ def test_a_step_waits_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(Tensor, name, wrapper)
 
-    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__"):
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__", "new_tensor"):
         counted(name)
     own_step = loop._Run._step
 
@@ -217,7 +221,7 @@ def test_a_step_waits_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         within = False
 
     monkeypatch.setattr(loop._Run, "_step", step)
-    run(tmp_path, replace(BASELINE, ema=0.9))
+    run(tmp_path, replace(BASELINE, ema=0.9, network=network, max_steps=2))
     assert waits == []
 
 
