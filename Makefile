@@ -10,7 +10,7 @@ DEMO := demo
 demo: $(READY)
 	mkdir -p $(DEMO)
 	$(BIN)/python -m tools.render_room $(DEMO)/room.png --seed 21 --size 480x640
-	$(BIN)/spd-export --ckpt spd/weights/atto_rooms.safetensors --out engines --name demo --size 192x256 --force
+	$(BIN)/spd-export --ckpt spd/weights/atto_rooms.safetensors --out engines --name demo --force
 	$(BIN)/spd-infer $(DEMO)/room.png --points grid:300 --engines engines/demo \
 	    --out $(DEMO)/depth.csv --picture $(DEMO)/depth.png
 	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
