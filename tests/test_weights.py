@@ -13,13 +13,12 @@ from tools.rgbd_samples import RgbdSamples
 from tools.zero_shot import VerticalGradient, abs_rel
 
 WEIGHTS = Path(spd.__file__).parent / "weights" / "atto_rooms.safetensors"
-SIZE = (192, 256)
 ROOMS = 12
 
 
 @pytest.fixture(scope="module")
 def model() -> spd.Model:
-    return spd.load(WEIGHTS, size=SIZE)
+    return spd.load(WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,8 @@ def gradient() -> VerticalGradient:
 
 def test_it_is_a_small_file_of_the_whole_network() -> None:
     assert WEIGHTS.stat().st_size <= 15_000_000
-    assert load_checkpoint(WEIGHTS).config == PRESETS["atto"]
+    checkpoint = load_checkpoint(WEIGHTS)
+    assert (checkpoint.config, checkpoint.size) == (PRESETS["atto"], (192, 256))
 
 
 @pytest.mark.parametrize("median_scale", [False, True])
