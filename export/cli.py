@@ -113,9 +113,9 @@ def main(**arguments: Any) -> None:
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
         source = load_source(checkpoint, seeded, preset)
     size: tuple[int, int] = arguments["size"] or source.size or DEFAULT_SIZE
-    if source.size not in (None, size):
-        trained, asked = ("x".join(map(str, pixels)) for pixels in (source.size, size) if pixels)
-        note(f"Note: the checkpoint was trained at {trained}; at {asked} everything looks larger or smaller to it.")
+    if source.size and source.size != size:
+        sizes = "trained at {}x{}; at {}x{}".format(*source.size, *size)
+        note(f"Note: the checkpoint was {sizes} everything looks larger or smaller to it.")
     graphs = GraphOptions(
         *size,
         Limits(arguments["max_points"], arguments["max_batch"]),

@@ -38,6 +38,11 @@ Several GPUs of a machine are used without being asked. `torchrun --nproc-per-no
 """
 
 NEEDED = ("torch", "timm", "safetensors", "lightning_fabric", "tensorboard")
+FOR_A_NEW_RUN = {
+    "pretrained": "--pretrained and --no-pretrained are",
+    "backbone": "--backbone-weights is",
+    "init": "--init is",
+}
 DEFAULT = Settings()
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,10 +159,9 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     machine = {name: options.pop(name) for name in ("accelerator", "devices", "nodes", "precision", "threads")}
     workers: int | None = options.pop("workers")
     start = {name: options.pop(name) for name in ("pretrained", "backbone", "init")}
-    for name in ("pretrained", "backbone", "init") if resume else ():
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            option = {"pretrained": "--pretrained and --no-pretrained are", "backbone": "--backbone-weights is"}
-            raise click.UsageError(f"{option.get(name, '--init is')} for a new run; leave it out with --resume")
+    for name, options_are in FOR_A_NEW_RUN.items():
+        if resume and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{options_are} for a new run; leave it out with --resume")
     if start["backbone"] and (start["init"] or not start["pretrained"]):
         raise click.UsageError("--backbone-weights cannot be had with --init or --no-pretrained; leave out one")
     if options["data"] != ROOMS:

@@ -108,7 +108,7 @@ def open_nyu(path: str | Path, split: Split) -> NyuPairs:
             return NyuPairs(_open_file(folder, split), split)
         if not folder.is_dir():
             raise DataError(f"{folder} does not exist; check the path of the data set")
-        for place in (*_upwards(folder), *_upwards(folder.resolve())):
+        for place in dict.fromkeys((*_upwards(folder), *_upwards(folder.resolve()))):
             if found := _find(place, split):
                 return NyuPairs(found, split)
         inside = _inside(folder, split)

@@ -131,7 +131,7 @@ def file_names(folder: Path) -> list[str]:
 
 def is_data(name: str, suffix: str) -> bool:
     """Whether a file is of the data set: macOS puts a ._NAME beside each NAME on disks of other systems."""
-    return name.endswith(suffix) and not name.rpartition("/")[2].startswith(".")
+    return name.endswith(suffix) and not name.startswith(".")
 
 
 def read_lines(path: Path) -> list[str]:

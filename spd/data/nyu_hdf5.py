@@ -37,8 +37,8 @@ def find(folder: Path, split: Split) -> Found[str] | None:
     """
     top = "train" if split == "train" else "val"
     scenes = file_names(folder / top) if split == "train" else ["official"]
-    paths = [f"{top}/{scene}/{name}" for scene in scenes for name in file_names(folder / top / scene)]
-    paths = [path for path in paths if is_data(path, ".h5")]
+    names = ((scene, name) for scene in scenes for name in file_names(folder / top / scene))
+    paths = [f"{top}/{scene}/{name}" for scene, name in names if is_data(name, ".h5")]
     return Found(LAYOUT, folder, paths, Hdf5Reader(folder), notes=(FILLED,)) if paths else None
 
 

@@ -28,11 +28,14 @@ def has_crop(depth: npt.NDArray[np.float32]) -> bool:
     return depth.shape == EIGEN_SIZE
 
 
-def in_crop(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Pixels inside the Eigen crop [H, W], of an image that has it."""
-    inside = np.zeros(depth.shape, np.bool_)
-    inside[EIGEN_CROP] = True
-    return inside
+def counted(depth: npt.NDArray[np.float32], eigen_crop: bool) -> npt.NDArray[np.bool_]:
+    """Pixels that count [H, W]: `measured` ones, and with `eigen_crop` only those in the crop, if the size fits it."""
+    counts = measured(depth)
+    if eigen_crop and has_crop(depth):
+        inside = np.zeros_like(counts)
+        inside[EIGEN_CROP] = True
+        counts &= inside
+    return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +62,9 @@ class Candidates:
             raise DataError(
                 f"{pair.name}: image and depth have {sizes} pixels; expected the same, depth for each pixel"
             )
-        self.valid = measured(pair.depth)
+        self.valid = counted(pair.depth, eigen_crop)
         """Bool [H, W]: what counts."""
         self.cropped = eigen_crop and has_crop(pair.depth)
-        if self.cropped:
-            self.valid &= in_crop(pair.depth)
         self._depth = np.where(self.valid, pair.depth, np.float32(0))
         self._key = (seed, index)
         if not self.valid.any():

@@ -17,7 +17,7 @@ from spd.data.augment import CENTRED, Placement, jitter_colours, place
 from spd.data.pairs import Pair, Pairs
 from spd.data.query_sampler import sample_queries
 from spd.errors import DataError
-from spd.evaluation.points import has_crop, in_crop, measured
+from spd.evaluation.points import counted
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
 
 TRIES = 20
@@ -64,10 +64,11 @@ class Samples(Dataset[Batch]):
         self.pairs = pairs
         self.settings = settings
         self.train = train
-        endless = train and settings.overfit is None and pairs.rendered
-        self.augment = train and settings.augment and settings.overfit is None and not pairs.rendered
-        # A run that begins with the weights of another sees new rooms, if its seed is another.
-        self.first = int(np.random.default_rng([settings.seed]).integers(len(pairs))) if endless else 0
+        varies = train and settings.overfit is None
+        self.augment = varies and settings.augment and not pairs.rendered
+        self.first = 0
+        if varies and pairs.rendered:  # a run that begins with the weights of another sees new rooms by another seed
+            self.first = int(np.random.default_rng([settings.seed]).integers(len(pairs)))
 
     def __getitem__(self, number: int) -> Batch:
         """Sample `number`, which counts on through the epochs: pair `number` modulo the length of the data.
@@ -121,9 +122,7 @@ class Samples(Dataset[Batch]):
         """The pair with the depth that counts: to validate on, that of the paper's protocol (its section 8)."""
         if self.train:
             return pair
-        counts = measured(pair.depth)
-        if not self.pairs.rendered and has_crop(pair.depth):
-            counts &= in_crop(pair.depth)
+        counts = counted(pair.depth, eigen_crop=not self.pairs.rendered)
         return replace(pair, depth=np.where(counts, pair.depth, np.float32(0)))
 
     def _placed(self, pair: Pair, rng: np.random.Generator) -> Pair:

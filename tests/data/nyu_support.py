@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 from scipy.io import savemat
 
@@ -14,7 +16,32 @@ U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 F32 = npt.NDArray[np.float32]
 
+Real = tuple[U8, npt.NDArray[np.float64]]
+"""An image and its depth in metres."""
+
 WIDTH, HEIGHT = 24, 16
+
+DECODE = {
+    "u16/1000": lambda path: np.asarray(Image.open(path)) / 1000,
+    "u16/5000": lambda path: np.asarray(Image.open(path)) / 5000,
+    "npy_m": lambda path: np.load(path).astype(np.float64),
+}
+
+
+def real_pairs(samples: Path) -> dict[str, Real]:
+    """The registered pairs of this data set among the sample photos, decoded as their manifest says."""
+    with (samples / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "pair" and row["is_nyu_depth_v2"] == "yes"]
+    found = {}
+    for row in rows:
+        if row["depth_decode"] not in DECODE:
+            continue
+        rgb = samples / row["rgb_file"]
+        image = np.load(rgb) * 255 if rgb.suffix == ".npy" else np.asarray(Image.open(rgb).convert("RGB"))
+        metres = DECODE[row["depth_decode"]](samples / row["depth_file"])
+        assert np.median(metres[metres > 0]) == pytest.approx(float(row["depth_m_median"]), abs=2e-3)
+        found[row["id"]] = np.rint(image).astype(np.uint8), metres
+    return found
 
 
 def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> U8:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,34 +11,22 @@ import numpy.typing as npt
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from nyu_support import U8, bts_line, h5_pair, labelled, millimetres, picture, save
+from nyu_support import U8, bts_line, h5_pair, labelled, millimetres, picture, real_pairs, save
 from PIL import Image
 
 import spd
 import spd.evaluate
 import spd.train
 
-SAMPLES = Path(__file__).parents[2] / ".." / "shared" / "samples"
-
 Frame = tuple[U8, npt.NDArray[np.uint16]]
 """An image of 640 x 480 pixels and its depth in millimetres."""
 
 
-def _real() -> list[Frame]:
-    with (SAMPLES / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["is_nyu_depth_v2"] == "yes"]
-    pairs = [
-        (np.asarray(Image.open(SAMPLES / row["rgb_file"])), np.asarray(Image.open(SAMPLES / row["depth_file"])))
-        for row in rows
-        if row["depth_decode"] == "u16/1000" and row["aligned"] != "no"
-    ]
-    return [(image, depth.astype(np.uint16)) for image, depth in pairs if depth.shape == (480, 640)]
-
-
 @pytest.fixture(scope="module")
-def frames() -> list[Frame]:
+def frames(samples_if_any: Path | None) -> list[Frame]:
     """Four: two to train on, two to test."""
-    found = _real() if SAMPLES.is_dir() else []
+    real = real_pairs(samples_if_any).values() if samples_if_any else ()
+    found = [(image, np.rint(1000 * deep).astype(np.uint16)) for image, deep in real if deep.shape == (480, 640)]
     made = [(picture(seed, 640, 480), millimetres(seed, 640, 480)) for seed in range(4)]
     return [*found, *made][:4]
 

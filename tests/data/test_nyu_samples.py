@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from nyu_support import h5_pair, labelled, one_line, save
+from nyu_support import Real, h5_pair, labelled, one_line, real_pairs, save
 from PIL import Image
 
 from spd.data.nyu_dataset import open_nyu
 from spd.data.pairs import Pair
 from spd.errors import DataError
 
-Real = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]
-
-DECODE = {
-    "u16/1000": lambda path: np.asarray(Image.open(path)) / 1000,
-    "u16/5000": lambda path: np.asarray(Image.open(path)) / 5000,
-    "npy_m": lambda path: np.load(path).astype(np.float64),
-}
-
 
 @pytest.fixture(scope="module")
 def real(samples: Path) -> dict[str, Real]:
     """Image and metres of the seven registered pairs of this data set."""
-    with (samples / "manifest.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "pair" and row["is_nyu_depth_v2"] == "yes"]
-    found = {}
-    for row in rows:
-        if row["depth_decode"] not in DECODE:
-            continue
-        rgb = samples / row["rgb_file"]
-        image = np.load(rgb) * 255 if rgb.suffix == ".npy" else np.asarray(Image.open(rgb).convert("RGB"))
-        metres = DECODE[row["depth_decode"]](samples / row["depth_file"])
-        assert np.median(metres[metres > 0]) == pytest.approx(float(row["depth_m_median"]), abs=2e-3)
-        found[row["id"]] = np.rint(image).astype(np.uint8), metres
+    found = real_pairs(samples)
     assert len(found) == 7
     return found
 
