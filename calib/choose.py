@@ -16,8 +16,8 @@ from calib.samples import Sample
 from export.graphs import GraphOptions, torch_dtype
 from export.phases import Phases
 from export.policy import Policy
+from spd.bundle.gate import TOLERANCES, Tolerance
 from spd.models import SPD
-from spd.parity import TOLERANCES, Tolerance
 
 HEADROOM = 4.0
 """Tensors within this factor of overflowing stay float32: calibration does not see every photo."""

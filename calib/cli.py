@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from export.cli import SIZE_HELP, check_source
-from spd.cli import Command, Size
+from spd.commands.cli import Command, Size
+from spd.commands.places import check_file
 from spd.config import DEFAULT_SIZE, PRESETS
-from spd.places import check_file
 from spd.version import __version__
 
 EPILOG = """
@@ -85,9 +85,9 @@ def _calibrate(arguments: dict[str, Any]) -> None:
     from export.graphs import GraphOptions  # noqa: PLC0415
     from export.phases import Phases  # noqa: PLC0415
     from export.pipeline import load_source  # noqa: PLC0415
+    from spd.bundle.gate import TOLERANCES  # noqa: PLC0415
     from spd.errors import ParityError  # noqa: PLC0415
     from spd.files import write_atomically  # noqa: PLC0415
-    from spd.parity import TOLERANCES  # noqa: PLC0415
 
     phases = Phases(console)
     seeded = arguments["seed_checkpoint"]

@@ -16,9 +16,9 @@ from calib.samples import Sample
 from export.graphs import GraphOptions, deployed
 from export.layers import Dense
 from export.policy import Policy, compute_in, lowerable_modules
+from spd.bundle.gate import Tolerance
 from spd.errors import ExportError
 from spd.models import SPD
-from spd.parity import Tolerance
 
 GRAPHS = ("encoder", "decoder")
 

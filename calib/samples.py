@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spd.infer.images import find_images
-from spd.parity import IMAGES, check_images, check_points
+from spd.bundle.gate import IMAGES, check_images, check_points
+from spd.commands.infer.images import find_images
 from spd.preprocess import Letterbox, read_image
 
 
@@ -51,7 +51,7 @@ def photo_samples(folder: Path, size: tuple[int, int], points: int, most: int, s
 
 
 def gate_samples(size: tuple[int, int], points: int) -> list[Sample]:
-    """The images and points that `spd-export` will judge the graphs by (`spd.parity`)."""
+    """The images and points that `spd-export` will judge the graphs by (`spd.bundle.gate`)."""
     height, width = size
     return [
         Sample(

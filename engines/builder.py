@@ -11,9 +11,9 @@ from typing import Any
 from engines.profiles import input_shapes
 from engines.progress import BuildState, make_monitor
 from engines.timing_cache import TimingCache
-from spd.contract import TensorSpec
+from spd.bundle.contract import TensorSpec
+from spd.bundle.plans import HARDWARE_LEVELS, PlanProfile
 from spd.errors import ExportError
-from spd.plans import HARDWARE_LEVELS, PlanProfile
 from spd.runtime.packages import import_tensorrt
 
 SHOWN_ERRORS = 3

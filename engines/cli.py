@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command
-from spd.contract import PRECISIONS
-from spd.plans import HARDWARE_LEVELS
+from spd.bundle.contract import PRECISIONS
+from spd.bundle.plans import HARDWARE_LEVELS
+from spd.commands.cli import Command
 from spd.version import __version__
 
 if TYPE_CHECKING:

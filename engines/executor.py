@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd.contract import DTYPES, TensorSpec
+from spd.bundle.contract import DTYPES, TensorSpec
+from spd.bundle.plans import PlanProfile
 from spd.errors import CudaError
-from spd.plans import PlanProfile
-from spd.runtime.cuda import DeviceBuffer, Gpu, PinnedArray
-from spd.runtime.tensorrt_engine import Engine
+from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, PinnedArray
+from spd.runtime.tensorrt.engine import Engine
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -19,13 +19,13 @@ from engines.publish import publish, read_report, staged_bundle, staging
 from engines.reference import Gate, Reference, make_reference, read_gate
 from engines.timing_cache import TimingCache, default_path
 from spd.bundle import Bundle, open_bundle
-from spd.comparison import Comparison
+from spd.bundle.comparison import Comparison
+from spd.bundle.manifest import GRAPHS, Manifest
+from spd.bundle.plans import PlanRecord, Target
 from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
-from spd.manifest import GRAPHS, Manifest
-from spd.plans import PlanRecord, Target
-from spd.runtime.cuda import Gpu, current_target
-from spd.runtime.tensorrt_engine import Engine, Runtime
+from spd.runtime.tensorrt.cuda import Gpu, current_target
+from spd.runtime.tensorrt.engine import Engine, Runtime
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ profile each. The runtime pads K to the largest of its bucket, which is therefor
 
 from __future__ import annotations
 
-from spd.contract import TensorSpec
+from spd.bundle.contract import TensorSpec
+from spd.bundle.manifest import Manifest
+from spd.bundle.plans import PlanProfile
 from spd.errors import InputError
-from spd.manifest import Manifest
-from spd.plans import PlanProfile
 
 DEFAULT_EDGES = (64, 256, 1024)
 """Largest K of every bucket but the last, which ends at the bundle's limit."""

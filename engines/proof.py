@@ -8,9 +8,9 @@ import numpy as np
 
 from engines.executor import Arrays, Executor
 from engines.reference import Gate, Reference
-from spd.comparison import Case, Comparison, compare
+from spd.bundle.comparison import Case, Comparison, compare
+from spd.bundle.plans import PlanProfile
 from spd.errors import ParityError
-from spd.plans import PlanProfile
 
 
 def proof_cases(

@@ -13,10 +13,10 @@ from typing import Any
 
 from engines.progress import on_interrupt
 from spd.bundle import Bundle
+from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
+from spd.bundle.plans import PlanRecord
 from spd.errors import BundleError
 from spd.files import is_alive, write_atomically
-from spd.manifest import MANIFEST, FileRecord, Manifest
-from spd.plans import PlanRecord
 
 REPORT = "engines.json"
 """What was measured of a bundle's plans, by precision: layers, precision and proof."""

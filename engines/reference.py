@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle
+from spd.bundle.gate import CHUNK, REFERENCE_POINTS, Tolerance, check_images, check_points
+from spd.bundle.manifest import PARITY
 from spd.errors import BundleError
-from spd.manifest import PARITY
-from spd.parity import CHUNK, REFERENCE_POINTS, Tolerance, check_images, check_points
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Gate:
     cases: tuple[tuple[int, int], ...]
     """Images and points per image of every case."""
     undecided: tuple[tuple[int, int], ...] = ()
-    """Image and index of the points that are not compared, see `spd.parity.UNDECIDED`."""
+    """Image and index of the points that are not compared, see `spd.bundle.gate.UNDECIDED`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Reference:
     """Images, points on each, and their depth."""
 
     images: NDArray[np.uint8]
-    """[2, H, W, 3], those of `spd.parity.check_images`."""
+    """[2, H, W, 3], those of `spd.bundle.gate.check_images`."""
     points: NDArray[np.float32]
     """[2, N, 2], (u, v) in pixels: inside, in corners, on borders, outside, twice the same."""
     depth: NDArray[np.float32]

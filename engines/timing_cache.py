@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spd.bundle.plans import Target
 from spd.files import write_atomically
-from spd.plans import Target
 
 FORMAT = "spd-timing-cache"
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command, Size, note
+from spd.bundle.contract import PRECISIONS
+from spd.commands.cli import Command, Size, note
 from spd.config import DEFAULT_SIZE, PRESETS
-from spd.contract import PRECISIONS
 from spd.errors import BackendError
 from spd.version import __version__
 

@@ -17,7 +17,7 @@ from spd.models.sampling import fourier, offset_encoding, window_offsets
 
 
 class DeployedDecoder(nn.Module):
-    """Cache and points to depth; the cache's order is that of `spd.contract.cache_tensors`."""
+    """Cache and points to depth; the cache's order is that of `spd.bundle.contract.cache_tensors`."""
 
     def __init__(self, model: SPD, height: int, width: int, precision: Precision, with_routes: bool = False) -> None:
         super().__init__()

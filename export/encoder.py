@@ -17,7 +17,7 @@ from spd.models.spd import IMAGENET_MEAN, IMAGENET_STD
 
 
 class DeployedEncoder(nn.Module):
-    """Image uint8 [B, H, W, 3] to the cache, in the order of `spd.contract.cache_tensors`."""
+    """Image uint8 [B, H, W, 3] to the cache, in the order of `spd.bundle.contract.cache_tensors`."""
 
     def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from export.decoder import DeployedDecoder
 from export.encoder import DeployedEncoder
 from export.layers import Precision
 from export.policy import Policy, check_policy, compute_in
-from spd.contract import DTYPES, TensorSpec, contract
+from spd.bundle.contract import DTYPES, TensorSpec, contract
 from spd.errors import ExportError
 from spd.models import SPD
 from spd.version import __version__

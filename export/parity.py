@@ -13,10 +13,10 @@ import torch
 from export.diagnosis import first_bad_tensor
 from export.reference import Reference
 from export.runners import GraphFiles, OnnxRuntimeRunner, Runner, TorchRunner
-from spd.comparison import Case, Comparison, compare
+from spd.bundle.comparison import Case, Comparison, compare
+from spd.bundle.gate import IMAGES, TOLERANCES
 from spd.errors import ParityError
 from spd.models import SPD
-from spd.parity import IMAGES, TOLERANCES
 
 BATCHES = (1, 2)
 POINT_COUNTS = (1, 2, 37, 256)

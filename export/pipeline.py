@@ -20,9 +20,9 @@ from export.publish import (
 )
 from export.reference import make_reference
 from spd.bundle import PARITY, Manifest
+from spd.bundle.contract import PRECISIONS
 from spd.checkpoint import load_checkpoint, weights_sha256
 from spd.config import PRESETS, preset_name
-from spd.contract import PRECISIONS
 from spd.models import SPD, seeded
 
 

@@ -19,7 +19,7 @@ from export.runners import GraphFiles
 from spd.bundle import MANIFEST, FileRecord, Manifest
 from spd.errors import ExportError
 from spd.files import is_alive
-from spd.machine import package_versions
+from spd.runtime.machine import package_versions
 from spd.version import __version__
 
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "numpy")

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spd.bundle.gate import CHUNK, REFERENCE_POINTS, UNDECIDED, check_images, check_points
 from spd.models import SPD
-from spd.parity import CHUNK, REFERENCE_POINTS, UNDECIDED, check_images, check_points
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Reference:
     """Two images, points on each, and what the literal model says of them."""
 
     images: NDArray[np.uint8]
-    """[2, H, W, 3], those of `spd.parity.check_images`."""
+    """[2, H, W, 3], those of `spd.bundle.gate.check_images`."""
     points: NDArray[np.float32]
     """[2, N, 2], (u, v) in pixels: inside, in corners, on borders, outside, twice the same."""
     depth: NDArray[np.float32]
@@ -27,7 +27,7 @@ class Reference:
     routes: NDArray[np.int64]
     """[2, N, R]."""
     decided: NDArray[np.bool_]
-    """[2, N]: whether float32 decides the routes, see `spd.parity.UNDECIDED`."""
+    """[2, N]: whether float32 decides the routes, see `spd.bundle.gate.UNDECIDED`."""
 
 
 def make_reference(model: SPD, height: int, width: int, max_points: int, tick: Callable[[float], None]) -> Reference:

@@ -1,8 +1,8 @@
 """Query points: read from a CSV file, or made on the spot.
 
 A CSV has a header with the columns `u,v` or `x,y` (u to the right, v down, pixels of the image as shown; see
-`spd.contract`), or no header and two columns. An `image` column says which image a row asks about. All other columns
-are carried along: a table keeps the text of every row as it came, so that what is written is what was read.
+`spd.bundle.contract`), or no header and two columns. An `image` column says which image a row asks about. All other
+columns are carried along: a table keeps the text of every row as it came, so that what is written is what was read.
 
 Commas, semicolons or tabs separate; quotes work as in RFC 4180. Row numbers in messages are line numbers as an editor
 shows them; a header is row 1.

@@ -1,6 +1,6 @@
 """From an image file to the graph's uint8 input, and points along with it.
 
-Imports nothing but numpy and Pillow, so that a runtime needs no training packages. Points follow `spd.contract`:
+Imports nothing but numpy and Pillow, so that a runtime needs no training packages. Points follow `spd.bundle.contract`:
 `(u, v)` in pixels, (0, 0) is the outer corner of the first pixel, so resizing by s and padding by p maps u to u * s + p
 with no half-pixel term.
 """

@@ -75,7 +75,8 @@ def exported(request: pytest.FixtureRequest) -> Path:
 def _source_hash() -> str:
     """Hash of the sources that decide what an export writes, and of the packages that it uses."""
     root = Path(__file__).parents[1]
-    sources = [*root.glob("export/*.py"), *root.glob("spd/*.py"), *root.glob("spd/models/*.py")]
+    folders = ("export", "spd", "spd/bundle", "spd/checkpoint", "spd/models")
+    sources = [path for folder in folders for path in (root / folder).glob("*.py")]
     digest = hashlib.sha256(repr(tool_versions()).encode())
     for source in sorted(sources):
         digest.update(source.read_bytes())

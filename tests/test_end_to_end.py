@@ -27,7 +27,7 @@ from spd.models import seeded
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-COMMAND = [sys.executable, "-m", "spd.infer.cli"]
+COMMAND = [sys.executable, "-m", "spd.commands.infer.cli"]
 SIX_DIGITS = 5e-6
 UNTRAINED = "Note: do not rely on the depths of this bundle: its weights are random, not trained.\n"
 
@@ -198,7 +198,7 @@ def test_ctrl_c(photos: Path, exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import spd", "import spd.infer.cli as c; help(c)", "import export.cli as c; help(c)"],
+    ["import spd", "import spd.commands.infer.cli as c; help(c)", "import export.cli as c; help(c)"],
     ids=["import spd", "spd-infer --help", "spd-export --help"],
 )
 def test_help_imports_nothing_heavy(statement: str) -> None:

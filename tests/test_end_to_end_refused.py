@@ -22,7 +22,7 @@ GOOD = ("a.jpg", "--points", "pts.csv", "--engines")
 
 
 def run(folder: Path, *arguments: str | Path, **options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "spd.infer.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "spd.commands.infer.cli", *map(str, arguments)]
     environment = {**ENVIRONMENT, **options}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import spd.evaluate
-import spd.train
+import spd.commands.evaluate
+import spd.commands.train
 from spd.checkpoint import save_checkpoint
 from spd.config import PRESETS
 from spd.data.rooms import render_room
@@ -86,7 +86,7 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 @pytest.mark.parametrize("line", [line for line in TRAIN.splitlines() if line.startswith(("spd-train", "spd-eval"))])
 def test_options_of_training_and_evaluation_exist(line: str) -> None:
-    """Their data is not here; tests/test_train.py and tests/evaluation run them on other data."""
+    """Their data is not here; tests/commands/test_train.py and tests/evaluation run them on other data."""
     name, *arguments = shlex.split(line)
-    command = {"spd-train": spd.train.main, "spd-eval": spd.evaluate.main}[name]
+    command = {"spd-train": spd.commands.train.main, "spd-eval": spd.commands.evaluate.main}[name]
     assert command.make_context(name, arguments).params["data"] is not None

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.cli import Command, note, write_stdout
+from spd.commands.cli import Command, note, write_stdout
 from tools.bench.worker import Worker
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
 def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dict[str, Counts]:
     """The figures of the graphs of a case by precision, which are built for it; takes 20 s each for `tiny`."""
     from export.graphs import build_graphs  # noqa: PLC0415 - torch
+    from spd.bundle.contract import contract  # noqa: PLC0415
     from spd.config import PRESETS  # noqa: PLC0415
-    from spd.contract import contract  # noqa: PLC0415
     from spd.models import seeded  # noqa: PLC0415
     from spd.runtime.backend import cache_nbytes  # noqa: PLC0415
 
@@ -240,7 +240,7 @@ def read_committed() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of `PACKAGES` here, without what a build adds to them."""
-    from spd.machine import package_versions  # noqa: PLC0415 - for --help
+    from spd.runtime.machine import package_versions  # noqa: PLC0415 - for --help
 
     found = {package: number.partition("+")[0] for package, number in package_versions(PACKAGES).items()}
     return {package: found.get(package) for package in PACKAGES}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spd.checkpoint import load_checkpoint, save_checkpoint
-from spd.cli import Command, note
+from spd.commands.cli import Command, note
 
 
 @click.command(cls=Command)

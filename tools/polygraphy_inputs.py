@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle, open_bundle
+from spd.bundle.gate import check_images
 from spd.errors import BundleError, InputError, SPDError
-from spd.parity import check_images
 from spd.preprocess import Letterbox, read_image
 
 DEFAULT_POINTS = 256

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from spd.cli import Command, Size
+from spd.commands.cli import Command, Size
 from spd.data.rooms import render_room
 from spd.files import write_atomically
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd
-from spd.cli import Command, Size, write_stdout
+from spd.commands.cli import Command, Size, write_stdout
 from spd.data.rooms import RoomPairs
 from spd.errors import DataError
 from spd.evaluation.protocol import DENSE, Predictor, Settings, evaluate

@@ -114,7 +114,7 @@ def _from_folder(folder: Path, source: str) -> DepthAnythingForDepthEstimation:
     import torch  # noqa: PLC0415 - as above
     from transformers import DepthAnythingForDepthEstimation  # noqa: PLC0415 - as above
 
-    from spd.checkpoint_files import one_line, some_names  # noqa: PLC0415 - as above
+    from spd.checkpoint.files import one_line, some_names  # noqa: PLC0415 - as above
 
     try:
         with _quiet():

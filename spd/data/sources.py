@@ -19,7 +19,7 @@ def open_pairs(
     """Open a data set.
 
     Args:
-        data: "rooms", or a path to NYU Depth V2 in one of the layouts of `spd.data.nyu_dataset`.
+        data: "rooms", or a path to NYU Depth V2 in one of the layouts of `spd.data.nyu.dataset`.
         split: train or test.
         size: height and width in pixels that rooms are rendered at; pairs on disk have their own.
         varied: render rooms in the shapes of photos instead, as large as they fit into `size`.
@@ -32,6 +32,6 @@ def open_pairs(
         from spd.data.rooms.pairs import RoomPairs  # noqa: PLC0415 - not needed for data on disk
 
         return RoomPairs(*size, test=split == "test", varied=varied, holes=holes)
-    from spd.data.nyu_dataset import open_nyu  # noqa: PLC0415 - needs h5py and scipy
+    from spd.data.nyu import open_nyu  # noqa: PLC0415 - needs h5py and scipy
 
     return open_nyu(data, split)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from spd.commands.infer.picture import BACKGROUND, TEXT, colour, depth_range
 from spd.evaluation.points import measured
 from spd.evaluation.protocol import EncodedImage, Judged, ask
-from spd.infer.picture import BACKGROUND, TEXT, colour, depth_range
 from spd.utils.metrics import bounded
 
 GRID = 4

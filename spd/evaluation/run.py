@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from spd.cli import note, write_stdout
+from spd.commands.cli import note, write_stdout
+from spd.commands.places import check_file, check_folder
 from spd.data.sources import ROOMS, open_pairs
 from spd.evaluation.picture import draw
 from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
 from spd.files import write_atomically
-from spd.places import check_file, check_folder
 from spd.runtime import load
 from spd.runtime.loading import CHECKPOINT_SUFFIXES
 

@@ -7,7 +7,7 @@
 Imports neither torch nor ONNX Runtime until a backend is chosen.
 """
 
-from spd.contract import BACKENDS
+from spd.bundle.contract import BACKENDS
 from spd.runtime.loading import load
 from spd.runtime.model import Model, Scene
 

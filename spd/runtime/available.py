@@ -20,7 +20,7 @@ def unavailable(backend: str) -> str | None:
 
 
 def _tensorrt() -> str | None:
-    from spd.runtime.cuda import current_target  # noqa: PLC0415 - for those who ask for TensorRT only
+    from spd.runtime.tensorrt.cuda import current_target  # noqa: PLC0415 - for those who ask for TensorRT only
 
     try:
         current_target()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd.contract import DTYPES, Contract, TensorSpec
+from spd.bundle.contract import DTYPES, Contract, TensorSpec
 
 _ITEM_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4, "int64": 8}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spd.bundle import Bundle, open_bundle
-from spd.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
 from spd.runtime.available import unavailable
 from spd.runtime.backend import Backend
@@ -112,7 +112,7 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
 
 
 def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backend:
-    from spd.runtime.tensorrt_backend import TensorRTBackend, plan_records  # noqa: PLC0415 - as above
+    from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records  # noqa: PLC0415 - as above
 
     plan_records(bundle, precision)  # before anything is imported that may be missing
     return TensorRTBackend(bundle, precision, notes)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from spd.bundle import Bundle
 from spd.errors import BackendError
-from spd.machine import cores
 from spd.runtime.backend import Backend, cache_nbytes
 from spd.runtime.devices import cuda_missing
+from spd.runtime.machine import cores
 
 PROVIDERS = {"onnxruntime-cpu": "CPUExecutionProvider", "onnxruntime-cuda": "CUDAExecutionProvider"}
 

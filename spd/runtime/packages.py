@@ -31,7 +31,7 @@ def import_tensorrt() -> Any:
 
 
 def import_cuda(name: str) -> Any:
-    """A module of cuda-core or cuda-bindings, such as `cuda.core`; `spd.runtime.cuda` alone uses them.
+    """A module of cuda-core or cuda-bindings, such as `cuda.core`; `spd.runtime.tensorrt.cuda` alone uses them.
 
     Raises:
         BackendError: it is missing or cannot be loaded.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from spd.cli import note
+from spd.commands.cli import note
 from spd.files import write_atomically
 
 METRICS = "metrics.csv"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spd.cli import note
+from spd.commands.cli import note
 from spd.data.pairs import Pairs
 from spd.data.sources import open_pairs
 from spd.errors import TrainingError

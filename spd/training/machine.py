@@ -18,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
 from spd.errors import BackendError
-from spd.machine import cores
+from spd.runtime.machine import cores
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Fabric's names. Mixed float16 is missing, as it needs a scale of the loss that a resumed run would not have."""

@@ -15,9 +15,9 @@ from calib.lowering import DepthError, Lowering, outermost
 from calib.samples import Sample, gate_samples
 from export.evaluate import evaluate
 from export.graphs import deployed
+from spd.bundle.gate import Tolerance
 from spd.errors import ExportError
 from spd.models import seeded
-from spd.parity import Tolerance
 
 MODEL = seeded(ATTO)
 HALF = torch.float16

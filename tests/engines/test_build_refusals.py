@@ -18,7 +18,7 @@ from stand_ins.machine import Machine
 from engines.cli import main
 from engines.pipeline import why_not
 from spd.bundle import open_bundle
-from spd.manifest import FileRecord
+from spd.bundle.manifest import FileRecord
 
 
 def build(bundle: Path, *arguments: str) -> Result:

@@ -8,8 +8,8 @@ import pytest
 
 from engines.profiles import bucket_ranges, graph_profiles, input_shapes
 from spd.bundle import open_bundle
+from spd.bundle.plans import PlanProfile
 from spd.errors import InputError
-from spd.plans import PlanProfile
 
 
 @pytest.mark.parametrize(

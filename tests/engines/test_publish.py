@@ -13,8 +13,8 @@ import pytest
 from engines import publish as publishing
 from engines.publish import REPORT, publish, read_report, staging
 from spd.bundle import Bundle, open_bundle
+from spd.bundle.plans import PlanProfile, PlanRecord, Target
 from spd.errors import BundleError
-from spd.plans import PlanProfile, PlanRecord, Target
 
 HERE = Target("10.16.1.11", "13.0", "13.0", "NVIDIA H200", "9.0")
 

@@ -12,10 +12,10 @@ import pytest
 from engines.proof import proof_cases
 from engines.reference import Gate, make_reference, read_gate
 from spd.bundle import Bundle, open_bundle
+from spd.bundle.gate import Tolerance, check_points
+from spd.bundle.manifest import FileRecord
+from spd.bundle.plans import PlanProfile
 from spd.errors import BundleError
-from spd.manifest import FileRecord
-from spd.parity import Tolerance, check_points
-from spd.plans import PlanProfile
 from spd.runtime import load
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.timing_cache import TimingCache, default_path
-from spd.plans import Target
+from spd.bundle.plans import Target
 
 HERE = Target("10.16.1.11", "13.0", "13.0", "NVIDIA H200", "9.0")
 

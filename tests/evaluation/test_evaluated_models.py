@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from spd.checkpoint import save_checkpoint
+from spd.commands.evaluate import main
 from spd.config import PRESETS
-from spd.evaluate import main
 from spd.models import seeded
 
 ROWS = ("--images", "2", "--k", "256,1024")
@@ -40,7 +40,16 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     assert (found["size"], found["weights_sha256"], found["data"]) == ("128x160", None, "rooms, test")
     # The last layer's bias makes an untrained network say 2.5 m or so, and rooms are 1 to 9 m deep.
     assert 0.05 < found["by_k"]["16"]["abs_rel"] < 2
-    command = [sys.executable, "-m", "spd.evaluate", str(checkpoint), "--data", "rooms", "--no-dense", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "spd.commands.evaluate",
+        str(checkpoint),
+        "--data",
+        "rooms",
+        "--no-dense",
+        *arguments,
+    ]
     done = subprocess.run([*command, "--out", str(tmp_path / "again.json")], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert "atto.pt 128x160 fp32 on torch" in done.stdout

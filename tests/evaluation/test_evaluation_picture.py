@@ -6,10 +6,10 @@ from evaluation_support import Lookup, SomePairs, constant, pair
 from numpy.typing import NDArray
 from PIL import Image
 
+from spd.commands.infer.picture import BACKGROUND, colour
 from spd.evaluation import Settings, evaluate
 from spd.evaluation.picture import GAP, LARGEST_ERROR, TEXT_SIZE, densified, draw
 from spd.evaluation.protocol import Judged
-from spd.infer.picture import BACKGROUND, colour
 
 
 class Plane:

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from evaluation_support import Lookup, StubModel, constant
 from PIL import Image
 
+from spd.commands.evaluate import main
 from spd.errors import DataError
-from spd.evaluate import main
 
 
 def run(*arguments: str) -> Result:

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from evaluation_support import StubModel
 
+from spd.commands.evaluate import main
 from spd.errors import BackendError
-from spd.evaluate import main
 
 
 def run(*arguments: str) -> Result:
@@ -87,20 +87,28 @@ def test_a_run_that_ends_early(error: BaseException, code: int, text: str, model
 
 
 def test_help_and_refusals_import_nothing_heavy() -> None:
-    code = (
-        "import sys, spd.evaluate; print([name for name in ('numpy', 'rich', 'torch', 'PIL') if name in sys.modules])"
-    )
+    heavy = ("numpy", "rich", "torch", "PIL")
+    code = f"import sys, spd.commands.evaluate; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to another process")
 def test_ctrl_c(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "spd.evaluate", "m.pt", "--data", "rooms", "--out", str(tmp_path / "out.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "spd.commands.evaluate",
+        "m.pt",
+        "--data",
+        "rooms",
+        "--out",
+        str(tmp_path / "out.json"),
+    ]
     slow = (
         "import time, spd.evaluation.run as run\n"
         "run.open_pairs = lambda *_: (print('here', flush=True), time.sleep(60))\n"
-        f"from spd.evaluate import main; main({command[3:]!r})"
+        f"from spd.commands.evaluate import main; main({command[3:]!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

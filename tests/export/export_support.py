@@ -29,7 +29,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def refused(result: Result, exit_code: int, *fragments: str) -> None:
-    """The command failed as spd.cli says: one line of error, no traceback, nothing on stdout."""
+    """The command failed as spd.commands.cli says: one line of error, no traceback, nothing on stdout."""
     assert result.exit_code == exit_code, result.output
     assert isinstance(result.exception, SystemExit)
     assert not result.stdout

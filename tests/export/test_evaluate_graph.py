@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.evaluate import evaluate, to_torch
 from export.operators import TENSORRT_OPERATORS
-from spd.parity import check_points
+from spd.bundle.gate import check_points
 
 OPSET = 20
 ELEMENT = {

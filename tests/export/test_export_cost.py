@@ -12,8 +12,8 @@ import torch
 from export.decoder import DeployedDecoder
 from export.graphs import Limits, _trace
 from export.layers import Precision
+from spd.bundle.contract import contract
 from spd.config import PRESETS
-from spd.contract import contract
 from spd.models import SPD
 from tools.bench.macs import multiply_accumulates
 

@@ -16,11 +16,11 @@ from export.decoder import DeployedDecoder, GlobalCrossAttn, QueryEncoder, Token
 from export.encoder import GRN, Block, DeployedEncoder, Normalisation, SelfAttention, Stage, ringed
 from export.layers import FeedForward, Precision, fold_norm, normalise
 from export.windows import Windows
-from spd.contract import cache_tensors
+from spd.bundle.contract import cache_tensors
+from spd.bundle.gate import check_points
 from spd.models import SPD, Cache
 from spd.models.attention import CrossAttnLayer, TokenCrossAttnLayer, merge_heads
 from spd.models.sampling import bilinear, window_offsets
-from spd.parity import check_points
 
 MODEL = literal64
 TOLERANCE = 1e-9

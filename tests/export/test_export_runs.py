@@ -14,8 +14,8 @@ from export_support import HEIGHT, WIDTH, literal
 from numpy.typing import NDArray
 
 from spd.bundle import open_bundle
-from spd.contract import cache_tensors
-from spd.parity import TOLERANCES, check_points
+from spd.bundle.contract import cache_tensors
+from spd.bundle.gate import TOLERANCES, check_points
 
 BATCHES = (1, 2, 3)
 POINTS = (1, 2, 37, 256, 512)

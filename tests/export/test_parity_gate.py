@@ -20,8 +20,8 @@ from export.parity import ParityResult, verify
 from export.reference import Reference, make_reference
 from export.runners import GraphFiles
 from spd.bundle import PARITY
+from spd.bundle.gate import check_points
 from spd.errors import ParityError
-from spd.parity import check_points
 
 ISSUE_TOLERANCES = {"fp32": (1e-4, 1e-4), "fp16": (2e-2, 2e-3), "bf16": (5e-2, 1e-2)}
 MOST = 512

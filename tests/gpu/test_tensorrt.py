@@ -23,7 +23,7 @@ from spd.data.rooms import render_room
 from spd.errors import BackendError, TensorRTError
 from spd.runtime import Model
 from spd.runtime.backend import cache_nbytes
-from spd.runtime.cuda import Gpu, current_target
+from spd.runtime.tensorrt.cuda import Gpu, current_target
 
 
 def reason() -> str | None:

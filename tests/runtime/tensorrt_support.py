@@ -15,8 +15,8 @@ from engines.profiles import graph_profiles
 from engines.progress import BuildState
 from engines.timing_cache import TimingCache
 from spd.bundle import GRAPHS, MANIFEST, FileRecord, open_bundle
-from spd.plans import PlanRecord
-from spd.runtime.cuda import current_target
+from spd.bundle.plans import PlanRecord
+from spd.runtime.tensorrt.cuda import current_target
 
 EDGES = (4, 16, 48)
 """Buckets 1-4, 5-16, 17-48: small, so that all of them and more than the largest are quick."""

@@ -18,9 +18,9 @@ import pytest
 
 import spd
 from spd.checkpoint import save_checkpoint
+from spd.commands.infer import cli
 from spd.config import PRESETS
 from spd.errors import BackendError, BundleError, CheckpointError, SPDError
-from spd.infer import cli
 from spd.models import seeded
 from spd.runtime import BACKENDS
 from spd.runtime.devices import cuda_missing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.profile_run import inputs as make_inputs
+from engines.profile.run import inputs as make_inputs
 from spd.bundle import open_bundle
 from spd.config import PRESETS
 from tools.bench.growth import Batch, PublicScene
@@ -83,6 +83,6 @@ def test_the_matrix_product_is_what_the_profiler_measures(monkeypatch: pytest.Mo
     class Fast:
         flops = 2e12
 
-    monkeypatch.setattr("engines.profile_machine.measure", lambda settings, bandwidth: Fast)
+    monkeypatch.setattr("engines.profile.machine.measure", lambda settings, bandwidth: Fast)
     # 1024^3 multiply-accumulates at 10^12 a second.
     assert MatrixProduct("onnxruntime-cpu", threads=1).turn(ENCODE) == pytest.approx(1.073741824)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from spd.bundle import open_bundle
+from spd.bundle.gate import check_images
 from spd.data.rooms import render_room
 from spd.errors import BundleError, ImageError, InputError
-from spd.parity import check_images
 from tools.polygraphy_inputs import feed, load_data, model_path
 
 DTYPES = {"fp32": np.float32, "fp16": np.float16}

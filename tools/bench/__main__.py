@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from spd.cli import Command, Size, note, write_stdout
+from spd.commands.cli import Command, Size, note, write_stdout
+from spd.commands.places import writable
 from spd.config import PRESETS
-from spd.places import writable
 
 ROUNDS, QUICK_ROUNDS = 15, 3
 CACHE = Path("build/bench")

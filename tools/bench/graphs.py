@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd.config import SPDConfig, preset_name
-from spd.machine import package_versions
 from spd.runtime.devices import cuda_missing
+from spd.runtime.machine import package_versions
 from tools.bench.worker import Worker, WorkerError
 
 ROOT = Path(__file__).parents[2]

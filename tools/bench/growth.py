@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import spd
-from engines.profile_run import inputs as make_inputs
+from engines.profile.run import inputs as make_inputs
 from spd.bundle import Bundle, open_bundle
 from spd.config import PRESETS
 from spd.errors import InputError

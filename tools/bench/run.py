@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.profile_run import inputs as make_inputs
+from engines.profile.run import inputs as make_inputs
 from spd.bundle import Bundle, open_bundle
 from spd.config import PRESETS, SPDConfig
 from spd.errors import InputError

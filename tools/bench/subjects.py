@@ -62,7 +62,7 @@ class Deployed(Subject):
         self._inputs = inputs
         self._backend: Backend
         if name == "tensorrt":
-            from spd.runtime.tensorrt_backend import TensorRTBackend  # noqa: PLC0415
+            from spd.runtime.tensorrt.backend import TensorRTBackend  # noqa: PLC0415
 
             self._backend = TensorRTBackend(bundle, None, [])
         else:
@@ -176,7 +176,7 @@ class MatrixProduct(Subject):
     """Rows and columns that `turn`'s milliseconds are for, whatever was multiplied."""
 
     def __init__(self, backend: str, threads: int) -> None:
-        from engines.profile_times import Settings  # noqa: PLC0415
+        from engines.profile.times import Settings  # noqa: PLC0415
 
         precision = "fp16" if backend == "onnxruntime-cuda" else "fp32"
         self._settings = Settings(backend, precision, points=1, runs=1, threads=threads)
@@ -184,7 +184,7 @@ class MatrixProduct(Subject):
 
     def encode(self) -> None:
         """As in `Subject`."""
-        from engines.profile_machine import measure  # noqa: PLC0415
+        from engines.profile.machine import measure  # noqa: PLC0415
 
         machine = measure(self._settings, bandwidth=1.0)  # the bandwidth is not asked for
         assert machine is not None

@@ -1,0 +1,1 @@
+"""Where the time of a bundle goes, block by block: `spd-profile`."""

@@ -1,0 +1,143 @@
+"""`spd-profile`: where the time of a bundle goes, by the paper's blocks, and how far each is from what must be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.commands.cli import Command, note, write_stdout
+from spd.commands.places import writable
+from spd.version import __version__
+
+if TYPE_CHECKING:
+    from spd.bundle import Bundle
+
+DEFAULT_POINTS = 256
+
+EPILOG = """
+\b
+Examples:
+  spd-profile engines/
+  spd-profile engines/ --points 1024 --threads 1 --out profile.json --picture profile.png
+  spd-profile engines/ --backend tensorrt --precision fp16 --peak-gflops 800000 --bandwidth 3350
+  spd-profile engines/ --precision fp16 --trtexec
+  spd-profile engines/ --polygraphy --points 64
+
+A block's floor is the longer of its multiply-accumulates at the machine's matrix-product rate, and of its weights and
+what enters and leaves it at the machine's bandwidth. Both rates are measured, unless they are given.
+"""
+
+
+@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--backend",
+    type=click.Choice([backend for backend in BACKENDS if backend != "torch"]),
+    default="onnxruntime-cpu",
+    show_default=True,
+    help="What runs the graphs.",
+)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
+@click.option(
+    "--points", type=click.IntRange(1), metavar="K", help="Points per call.  [default: 256; all buckets for the lines]"
+)
+@click.option("--runs", type=click.IntRange(1, 1000), default=20, show_default=True, help="Runs that count.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of onnxruntime-cpu.  [default: all cores]")
+@click.option("--peak-gflops", type=click.FloatRange(0, min_open=True), help="Rate of the machine; 1 MAC is 2 FLOP.")
+@click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Bandwidth of the machine, GB/s.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=writable(".json"),
+    metavar="FILE.json",
+    help="Write everything, operator by operator.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=writable(".png"),
+    metavar="FILE.png",
+    help="Draw a bar of blocks for each graph.",
+)
+@click.option("--trtexec", is_flag=True, help="Print trtexec's command lines instead, and run them if it is on PATH.")
+@click.option("--polygraphy", is_flag=True, help="Print Polygraphy's command lines instead.")
+@click.version_option(__version__, prog_name="spd-profile")
+def main(bundle: Path, trtexec: bool, polygraphy: bool, **arguments: Any) -> None:
+    """Show where the time of BUNDLE, a folder made by spd-export, goes: operators grouped by the paper's blocks."""
+    if trtexec and polygraphy:
+        raise click.UsageError("--trtexec and --polygraphy print different lines; give one of them")
+    if trtexec or polygraphy:
+        # numpy, onnx and rich are imported only where they are needed: --help is to be instant.
+        from spd.bundle import open_bundle  # noqa: PLC0415
+
+        show_lines = _trtexec if trtexec else _polygraphy
+        show_lines(open_bundle(bundle), arguments["precision"], arguments["points"])
+        return
+    _profile(bundle, **arguments)
+
+
+def _profile(
+    bundle: Path,
+    out: Path | None,
+    picture: Path | None,
+    peak_gflops: float | None,
+    bandwidth: float | None,
+    **arguments: Any,
+) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from engines.profile.report import show  # noqa: PLC0415
+    from engines.profile.run import profile  # noqa: PLC0415
+    from engines.profile.times import Settings  # noqa: PLC0415
+    from spd.files import write_atomically  # noqa: PLC0415
+
+    settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
+    report = profile(
+        bundle,
+        settings,
+        None if peak_gflops is None else peak_gflops * 1e9,
+        None if bandwidth is None else bandwidth * 1e9,
+    )
+    if out is not None:
+        with write_atomically(out) as file:
+            file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())
+    if picture is not None:
+        from engines.profile.picture import draw  # noqa: PLC0415
+
+        with write_atomically(picture) as file:
+            draw(report).save(file, format="PNG")
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=120))
+
+
+def _trtexec(bundle: Bundle, precision: str, points: int | None) -> None:
+    from engines.profile import lines  # noqa: PLC0415
+
+    found = lines.cases(bundle, precision, points)
+    for version in lines.VERSIONS:
+        printed = [lines.shell(lines.trtexec(bundle, precision, case, version)) for case in found]
+        write_stdout(("\n".join([f"# TensorRT {version}", *printed]) + "\n").encode())
+    installed = lines.installed_trtexec()
+    if installed is None:
+        note("trtexec is not on PATH: run the lines on the machine with the GPU. Its inputs are random.")
+        return
+    path, version = installed
+    for case in found:
+        lines.run([path, *lines.trtexec(bundle, precision, case, version)[1:]])
+
+
+def _polygraphy(bundle: Bundle, precision: str, points: int | None) -> None:
+    from engines.profile import lines  # noqa: PLC0415
+
+    found = lines.cases(bundle, precision, points)
+    for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):
+        printed = [lines.shell(lines.polygraphy(bundle, precision, case, tensorrt)) for case in found]
+        write_stdout(("\n".join([f"# {title}", *printed]) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Layer times from TensorRT's own profiler, and the blocks that its layers compute."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.executor import Arrays, Executor
+from engines.profile.blocks import OTHER, block_of_name
+from engines.profile.cost import CostedGraph
+from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
+from spd.bundle import Bundle
+from spd.bundle.plans import PlanRecord, Target
+from spd.errors import BackendError, TensorRTError
+from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records
+from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Stream, current_target
+from spd.runtime.tensorrt.engine import Context, Engine, Runtime
+
+_ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+
+Layers = dict[str, tuple[str, str]]
+"""Type and block of each layer by its name."""
+
+Nodes = Mapping[str, tuple[str, int]]
+"""Block and multiply-accumulates of each ONNX node by its name."""
+
+
+def profile_tensorrt(
+    bundle: Bundle, settings: Settings, image: NDArray[np.uint8], points: NDArray[np.float32]
+) -> tuple[GraphTimes, GraphTimes]:
+    """Run both engines of a bundle with TensorRT's profiler, one layer after the other.
+
+    Args:
+        bundle: a bundle with engines in the precision.
+        settings: what to measure.
+        image: uint8 [1, H, W, 3].
+        points: float32 [1, K, 2], (u, v) in pixels of the image; padded to the bucket's K, as applications do.
+
+    Raises:
+        BackendError: there are no engines, they do not fit this machine, or TensorRT, CUDA or onnx is missing or fails.
+        BundleError: a graph is missing or changed.
+    """
+    records = plan_records(bundle, settings.precision)
+    backend = TensorRTBackend(bundle, settings.precision, [])
+    encoder_calls = timed(lambda: backend.release(backend.encode(image)), settings.runs)
+    kept = backend.encode(image)
+    decoder_calls = timed(lambda: backend.decode(kept, points), settings.runs)
+    backend.release(kept)
+    backend.close()
+
+    bucket, size = next(
+        (i, profile.points[2])
+        for i, profile in enumerate(records["decoder"].profiles)
+        if profile.points is not None and points.shape[1] <= profile.points[2]
+    )
+    padded = np.pad(points, ((0, 0), (0, size - points.shape[1]), (0, 0)))
+    encoder, cache = _operators(bundle, records["encoder"], settings, 0, {"image": image})
+    decoder, _ = _operators(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
+    return GraphTimes("encoder", encoder, encoder_calls, 0), GraphTimes("decoder", decoder, decoder_calls, size)
+
+
+class ProfiledEngine(Engine):
+    """An engine whose contexts report how long each of their layers takes."""
+
+    def __init__(self, runtime: Runtime, bundle: Bundle, record: PlanRecord, here: Target) -> None:
+        """As `Engine`."""
+        super().__init__(runtime, bundle, record, here)
+        self.runs: list[dict[str, float]] = []
+        """Seconds by layer, one entry per context."""
+        self._profilers: list[Any] = []  # TensorRT does not own them
+
+    def context(self, profile: int, scratch: DeviceBuffer, stream: Stream) -> Context:
+        """As in `Engine`; its one run goes into `runs`."""
+        made = super().context(profile, scratch, stream)
+        self.runs.append({})
+        self._profilers.append(_profiler(self.runtime.trt, self.runs[-1]))
+        made._context.profiler = self._profilers[-1]
+        return made
+
+    def layers(self, graph: str, nodes: Nodes) -> Layers:
+        """What the inspector says of the layers.
+
+        Raises:
+            TensorRTError: the inspector gives no layers, which a plan built by spd-build has.
+        """
+        inspector = self._engine.create_engine_inspector()
+        text = str(inspector.get_engine_information(self.runtime.trt.LayerInformationFormat.JSON))
+        return read_layers(text, graph, nodes, self.name)
+
+
+def _profiler(trt: Any, seconds: dict[str, float]) -> Any:
+    class Profiler(trt.IProfiler):  # type: ignore[misc] # the base class is Any where TensorRT is not installed
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            seconds[layer_name] = seconds.get(layer_name, 0.0) + ms * 1e-3
+
+    return Profiler()
+
+
+def _operators(
+    bundle: Bundle, record: PlanRecord, settings: Settings, profile: int, inputs: Arrays
+) -> tuple[tuple[OperatorTimes, ...], Arrays]:
+    """The layers of one engine with their times, and its outputs."""
+    graph = record.graph
+    exported = CostedGraph(bundle.graph(graph, settings.precision), graph, settings.points)
+    macs = exported.macs()
+    nodes = {
+        node.name: (block, macs.get(node.name, 0)) for node, block in zip(exported.nodes, exported.blocks, strict=True)
+    }
+    with ExitStack() as stack:
+        gpu = Gpu()
+        stack.callback(gpu.close)
+        engine = ProfiledEngine(Runtime(), bundle, record, current_target())
+        executor = Executor(gpu, engine, settings.precision)
+        stack.callback(executor.close)
+        for _ in range(WARM_UP + settings.runs):
+            outputs = executor.run(profile, inputs)
+        return layer_times(engine.runs[WARM_UP:], engine.layers(graph, nodes), record.file), outputs
+
+
+def read_layers(text: str, graph: str, nodes: Nodes, file: str) -> Layers:
+    """Type and block of every layer, from the inspector's JSON.
+
+    A layer fused from nodes of several blocks belongs to the one with the most arithmetic in it.
+
+    Raises:
+        TensorRTError: the text has no detailed layers.
+    """
+    try:
+        # TensorRT separates names within "Metadata" by a control character, which strict JSON forbids.
+        layers = json.loads(text, strict=False)["Layers"]
+        return {
+            layer["Name"]: (layer["LayerType"], _block(graph, layer["Name"], layer.get("Metadata") or "", nodes))
+            for layer in layers
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise TensorRTError(
+            f"the inspector of TensorRT gives no layers of {file}; build it with spd-build, which keeps them"
+        ) from error
+
+
+def _block(graph: str, name: str, metadata: str, nodes: Nodes) -> str:
+    """The block of a layer, by the ONNX nodes in it, else by its name."""
+    arithmetic: dict[str, int] = {}
+    for node in _ONNX_NODE.findall(metadata):
+        block, macs = nodes.get(node, (OTHER, 0))
+        if block != OTHER:
+            arithmetic[block] = arithmetic.get(block, 0) + macs
+    if arithmetic:
+        return max(reversed(arithmetic), key=lambda block: arithmetic[block])
+    return block_of_name(graph, name) or OTHER
+
+
+def layer_times(runs: Sequence[Mapping[str, float]], layers: Layers, file: str) -> tuple[OperatorTimes, ...]:
+    """The layers that ran, in order, with their times in every run.
+
+    Raises:
+        BackendError: nothing was reported, or the runs differ.
+    """
+    names = list(runs[0])
+    if not names or any(list(run) != names for run in runs):
+        raise BackendError(
+            f"the profiler of TensorRT reports {sorted({len(run) for run in runs})} layers of {file} in its runs, "
+            "expected the same in each; try another version"
+        )
+    return tuple(
+        OperatorTimes(name, *layers.get(name, ("", OTHER)), tuple(run[name] for run in runs)) for name in names
+    )

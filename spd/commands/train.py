@@ -1,0 +1,228 @@
+"""The command `spd-train`. Nothing heavy is imported before it is needed, so that --help and refusals are instant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from spd.commands.cli import INTERRUPTED, Command, Size, note
+from spd.config import PRESETS
+from spd.data.sources import ROOMS
+from spd.errors import BackendError, InputError
+from spd.training.settings import NETWORKS, OPTIMIZERS, Settings
+from spd.version import __version__
+
+if TYPE_CHECKING:
+    from spd.training.state import State
+
+EPILOG = """
+\b
+Examples:
+  spd-train --data nyu_depth_v2/ --out runs/nyu
+  spd-train --data rooms --preset atto --size 256x320 --no-pretrained --lr 1e-3 --encoder-lr-scale 1 --out runs/atto
+  spd-train --resume --out runs/nyu
+  spd-export --ckpt runs/nyu/model.pt --out engines/
+
+The first Ctrl-C or SIGTERM ends the run behind the step under way, ready for --resume; the second ends it at once. A
+run that was killed resumes from its last checkpoint, and computes again what it would have.
+
+Several GPUs of a machine are used without being asked. `torchrun --nproc-per-node 4 -m spd.commands.train ...` and
+`fabric run --devices 4 $(which spd-train) ...` decide on processes themselves.
+"""
+
+NEEDED = ("torch", "timm", "safetensors", "lightning_fabric", "tensorboard")
+FOR_A_NEW_RUN = {
+    "pretrained": "--pretrained and --no-pretrained are",
+    "backbone": "--backbone-weights is",
+    "init": "--init is",
+}
+DEFAULT = Settings()
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _devices(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Read "auto" as None."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor auto", ctx, param)
+    return int(value)
+
+
+def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
+    """An option for the field of `Settings` of that name."""
+    default = getattr(DEFAULT, name)
+    options.setdefault("type", int if default is None else type(default))
+    return click.option(f"--{name.replace('_', '-')}", name, default=default, help=help_text, **options)
+
+
+@click.command(
+    cls=Command, epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+)
+@click.option(
+    "--out",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the run: last.pt, model.pt, metrics.csv, tensorboard/.",
+)
+@click.option(
+    "--data", default=ROOMS, metavar="rooms|PATH", help="Rendered rooms, or NYU Depth V2 in any of its usual layouts."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@_setting("network", "What to train; bilinear-mlp is the paper's baseline.", type=click.Choice(NETWORKS))
+@_setting("preset", "Widths of the network.", type=click.Choice(list(PRESETS)))
+@click.option(
+    "--size", default=f"{DEFAULT.height}x{DEFAULT.width}", type=Size(), metavar="HxW", help="Of the training image."
+)
+@_setting("batch", "Images per process and step.")
+@_setting("points", "Queries per image, K_train.")
+@_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
+@_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
+@_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
+@_setting("lambda_var", "Of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
+@_setting(
+    "optimizer",
+    "muon takes the matrices of dense layers, and leaves the rest to adamw.",
+    type=click.Choice(OPTIMIZERS),
+)
+@_setting("lr", "Learning rate at its highest, for everything but the backbone.")
+@_setting("encoder_lr_scale", "Learning rate of the backbone over --lr; 1 suits --no-pretrained.")
+@_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
+@_setting("warmup", "Steps in which the learning rate rises.")
+@_setting("weight_decay", "Of the optimizer.")
+@_setting("dropout", "In self- and cross-attention; 0 suits data without end, such as rooms.")
+@_setting("clip", "Largest norm of the gradient.")
+@_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
+@_setting("seed", "Of weights, order, augmentation, queries and dropout.")
+@click.option(
+    "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
+)
+@_setting("holes", "Rooms with the holes and the noise of a Kinect.", is_flag=True)
+@_setting("overfit", "Train and validate on the first N pairs only, to see that the loss can fall.", metavar="N")
+@_setting("val_images", "Images to validate on, from the data's test split.")
+@_setting("val_every", "Steps between validations.")
+@_setting("log_every", "Steps per row of metrics.csv.")
+@_setting("save_every", "Steps between checkpoints to resume from.")
+@click.option(
+    "--pretrained/--no-pretrained", default=True, help="Start the backbone from ImageNet weights, which timm downloads."
+)
+@click.option(
+    "--backbone-weights",
+    "backbone",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take the ImageNet weights from this file of timm's instead.",
+)
+@click.option(
+    "--init",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Start all weights from this checkpoint.",
+)
+@click.option(
+    "--accelerator", default="auto", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="What to train on."
+)
+@click.option(
+    "--devices", default="auto", callback=_devices, metavar="N|auto", help="GPUs, or processes on a CPU, per machine."
+)
+@click.option(
+    "--nodes",
+    default=1,
+    type=click.IntRange(1),
+    help="Machines. The command runs on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment.",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="auto: bf16 mixed, where the device has it.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes of each process that prepare batches.  [default: one per core but one, at most 8]",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.  [default: all cores, shared]")
+@click.version_option(__version__, "--version", prog_name="spd-train")
+@click.pass_context
+def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int], **options: Any) -> None:
+    """Train on rendered rooms or on NYU Depth V2; the defaults are the paper's."""
+    machine = {name: options.pop(name) for name in ("accelerator", "devices", "nodes", "precision", "threads")}
+    workers: int | None = options.pop("workers")
+    start = {name: options.pop(name) for name in ("pretrained", "backbone", "init")}
+    for name, options_are in FOR_A_NEW_RUN.items():
+        if resume and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{options_are} for a new run; leave it out with --resume")
+    if start["backbone"] and (start["init"] or not start["pretrained"]):
+        raise click.UsageError("--backbone-weights cannot be had with --init or --no-pretrained; leave out one")
+    if options["data"] != ROOMS:
+        options["data"] = os.path.abspath(os.path.expanduser(options["data"]))
+    try:
+        settings = Settings(height=size[0], width=size[1], **options)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise BackendError(f"training needs {', '.join(missing)}: pip install 'spd-depth[train]'")
+    from spd.training.state import LAST, read_last  # noqa: PLC0415 - torch takes seconds to import
+
+    saved = read_last(folder) if resume else None
+    if saved is not None:
+        settings = _resumed(ctx, settings, Settings.from_dict(saved["settings"]))
+    elif (folder / LAST).exists():
+        raise InputError(f"{folder} holds a run already; go on with it with --resume, or give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    from spd.training.loop import train  # noqa: PLC0415
+    from spd.training.machine import Machine, default_workers, fabric_for  # noqa: PLC0415
+    from spd.training.network import Start  # noqa: PLC0415
+
+    fabric = fabric_for(Machine(**machine), (saved or {}).get("begun", {}))
+    workers = default_workers(fabric) if workers is None else workers
+    state = train(settings, folder, fabric, workers, Start(**start) if saved is None else saved)
+    if fabric.is_global_zero:
+        _report(state, folder)
+    # The process that started others kills all where one of those fails, maybe while it still writes.
+    if state.stopped and fabric.local_rank == 0:
+        ctx.exit(INTERRUPTED)
+
+
+def _resumed(ctx: click.Context, given: Settings, saved: Settings) -> Settings:
+    """The settings of the run in the folder, unless the command line says otherwise; data on disk may have moved."""
+    names = {"size": ("height", "width")}
+    for parameter in ctx.params:
+        if ctx.get_parameter_source(parameter) != ParameterSource.COMMANDLINE:
+            continue
+        for name in names.get(parameter, (parameter,)):
+            value, kept = getattr(given, name, None), getattr(saved, name, None)
+            if name == "data" and ROOMS not in (value, kept):
+                saved = replace(saved, data=given.data)
+            elif value != kept:
+                raise InputError(
+                    f"the run was begun with {name} {kept}, and --resume goes on with it, not with {value}"
+                )
+    return saved
+
+
+def _report(state: State, folder: Path) -> None:
+    from spd.training.state import BEST  # noqa: PLC0415
+
+    progress = state.progress
+    skipped = f"; {progress.skipped:,} times a broken pair was skipped" if progress.skipped else ""
+    if progress.best_step:
+        note(f"{folder / BEST}: AbsRel {progress.best_abs_rel:.4f} at step {progress.best_step:,}{skipped}")
+    if state.stopped:
+        note(f"stopped behind step {progress.step:,}; go on with: spd-train --resume --out {folder}")
+
+
+if __name__ == "__main__":
+    main()

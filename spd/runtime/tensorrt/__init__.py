@@ -1,0 +1,1 @@
+"""The TensorRT runtime: engines and contexts, lanes with captured graphs, CUDA memory."""

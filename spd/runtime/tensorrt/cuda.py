@@ -1,0 +1,277 @@
+"""CUDA as the TensorRT runtime uses it: one GPU, its streams, memory and graphs. The only user of cuda-core.
+
+Every call is checked: a failure is a `CudaError` that names the call and what it was for. Memory comes from a pool of
+SPD's own, so that closing it gives everything back whatever else uses the GPU, and every buffer is counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from spd.bundle.plans import Target
+from spd.errors import BackendError, CudaError, DeviceMemoryError
+from spd.runtime import devices
+from spd.runtime.packages import import_cuda, import_tensorrt
+
+ORDINAL = 0
+"""The GPU that is used, as CUDA_VISIBLE_DEVICES numbers them."""
+
+
+class Gpu:
+    """The GPU, with a memory pool and a count of what was taken from it."""
+
+    def __init__(self) -> None:
+        """Open the GPU.
+
+        Raises:
+            BackendError: cuda-core is missing, or there is no GPU that it can use.
+        """
+        self._core = import_cuda("cuda.core")
+        self._runtime = import_cuda("cuda.bindings.runtime")
+        try:
+            self._core.Device(ORDINAL).set_current()
+            self._pool = self._core.DeviceMemoryResource(
+                self._core.Device(ORDINAL), self._core.DeviceMemoryResourceOptions()
+            )
+            self._pinned = self._core.LegacyPinnedMemoryResource()
+            # Memory is taken and given back in a stream of its own: in another, it could end up in a captured graph.
+            self._memory_stream = self._core.Device(ORDINAL).create_stream()
+        except Exception as error:  # cuda-core's errors share no public base class
+            raise BackendError(f"no GPU can be used: {devices.cuda_missing() or _reason(error)}") from error
+        self._live: dict[int, int] = {}
+        self._count = itertools.count()
+        self.allocations = 0
+        """Allocations so far, device and pinned; steady when nothing is allocated."""
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes that are allocated now, device and pinned."""
+        return sum(list(self._live.values()))
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that are free on the GPU, whoever uses the rest."""
+        status, free, _ = self._runtime.cudaMemGetInfo()
+        return int(free) if int(status) == 0 else 0
+
+    def use(self) -> None:
+        """Make the GPU the calling thread's; CUDA keeps that per thread.
+
+        Raises:
+            CudaError: it cannot be used any more.
+        """
+        try:
+            self._core.Device(ORDINAL).set_current()
+        except Exception as error:
+            raise _failed("set_current", f"GPU {ORDINAL}", error) from error
+
+    def stream(self) -> Stream:
+        """A new stream that does not wait for the default one."""
+        try:
+            return Stream(self._core.Device(ORDINAL).create_stream())
+        except Exception as error:
+            raise _failed("create_stream", "a lane", error) from error
+
+    def allocate(self, nbytes: int, what: str) -> DeviceBuffer:
+        """Memory on the GPU, aligned to 256 bytes as TensorRT asks; `what` names it in messages.
+
+        Raises:
+            DeviceMemoryError: there is no room.
+        """
+        try:
+            buffer = self._pool.allocate(max(nbytes, 1), stream=self._memory_stream)
+            self._memory_stream.sync()
+        except Exception as error:
+            raise self._full("GPU", nbytes, what, error) from error
+        return DeviceBuffer(self._counted(buffer), what, self._forget)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike, what: str) -> PinnedArray:
+        """Page-locked host memory, which copies run to and from at full speed and asynchronously.
+
+        Raises:
+            DeviceMemoryError: there is no room.
+        """
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            buffer = self._pinned.allocate(max(nbytes, 1))
+        except Exception as error:
+            raise self._full("pinned host", nbytes, what, error) from error
+        return PinnedArray(self._counted(buffer), what, self._forget, shape, dtype)
+
+    def close(self) -> None:
+        """Give the pool back; buffers must be closed."""
+        with suppress(Exception):  # the process may be past using CUDA
+            self.use()
+            self._memory_stream.sync()
+            self._pool.close()
+            self._memory_stream.close()
+
+    def _counted(self, buffer: Any) -> Any:
+        self.allocations = next(self._count) + 1
+        self._live[int(buffer.handle)] = int(buffer.size)
+        return buffer
+
+    def _forget(self, address: int) -> None:
+        self._live.pop(address, None)
+
+    def _full(self, place: str, nbytes: int, what: str, error: Exception) -> DeviceMemoryError:
+        return DeviceMemoryError(
+            f"allocate failed for {what}: wanted {_mib(nbytes)} of {place} memory, {_mib(self.free_bytes)} are free on "
+            f"the GPU and SPD holds {_mib(self.live_bytes)} ({_reason(error)}); close scenes or give a cache_budget"
+        )
+
+
+class Stream:
+    """Work in one stream runs in order; work in two may overlap."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.handle = int(stream.handle)
+        """What TensorRT takes."""
+
+    def upload(self, source: PinnedArray, target: DeviceBuffer) -> None:
+        """Copy from the host to the GPU; both have the same size."""
+        _copy(source, target, target.what, self._stream)
+
+    def download(self, source: DeviceBuffer, target: PinnedArray) -> None:
+        """Copy from the GPU to the host; both have the same size. The bytes are there after `sync`."""
+        _copy(source, target, source.what, self._stream)
+
+    def sync(self, what: str) -> None:
+        """Wait for everything in the stream; errors of the work itself come up here.
+
+        Raises:
+            CudaError: something in the stream failed.
+        """
+        try:
+            self._stream.sync()
+        except Exception as error:
+            raise _failed("sync", f"{what}; if it goes on, start the process again", error) from error
+
+    def capture(self, enqueue: Callable[[], None], what: str) -> Graph:
+        """Record what `enqueue` puts into this stream, without running it.
+
+        Raises:
+            CudaError: it cannot be recorded; the stream is usable all the same.
+        """
+        builder = None
+        try:
+            builder = self._stream.create_graph_builder()
+            # thread_local: other threads may allocate meanwhile.
+            builder.begin_building("thread_local")
+            try:
+                enqueue()
+            finally:
+                builder.end_building()  # also after a failure, or the stream stays in capture
+            return Graph(builder.complete(), what)
+        except Exception as error:
+            raise _failed("graph capture", what, error) from error
+        finally:
+            if builder is not None:
+                builder.close()
+
+    def close(self) -> None:
+        """Destroy the stream."""
+        self._stream.close()
+
+
+class Graph:
+    """A captured graph, which is one launch for the CPU."""
+
+    def __init__(self, graph: Any, what: str) -> None:
+        self._graph = graph
+        self._what = what
+
+    def launch(self, stream: Stream) -> None:
+        """Run it in a stream.
+
+        Raises:
+            CudaError: the launch failed.
+        """
+        try:
+            self._graph.launch(stream._stream)
+        except Exception as error:
+            raise _failed("graph launch", self._what, error) from error
+
+    def close(self) -> None:
+        """Destroy the graph."""
+        self._graph.close()
+
+
+class DeviceBuffer:
+    """Bytes on the GPU, until closed."""
+
+    def __init__(self, buffer: Any, what: str, forget: Callable[[int], None]) -> None:
+        self.buffer = buffer
+        self.what = what
+        """What it is for, in messages."""
+        self.address = int(buffer.handle)
+        self.nbytes = int(buffer.size)
+        self._forget = forget
+
+    def close(self) -> None:
+        """Give the bytes back; nothing may be using them."""
+        self._forget(self.address)
+        self.buffer.close()
+
+
+class PinnedArray(DeviceBuffer):
+    """A numpy array in page-locked memory, until closed."""
+
+    def __init__(
+        self, buffer: Any, what: str, forget: Callable[[int], None], shape: tuple[int, ...], dtype: DTypeLike
+    ) -> None:
+        super().__init__(buffer, what, forget)
+        raw = np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.address))
+        self.array: NDArray[Any] = raw.view(dtype).reshape(shape)
+
+
+def current_target() -> Target:
+    """The machine at hand, as plans name it.
+
+    Raises:
+        BackendError: TensorRT or CUDA is missing, or there is no GPU.
+    """
+    trt, core, runtime = import_tensorrt(), import_cuda("cuda.core"), import_cuda("cuda.bindings.runtime")
+    try:
+        device = core.Device(ORDINAL)
+        device.set_current()
+        major, minor = device.compute_capability
+        name = str(device.name)
+    except Exception as error:
+        raise BackendError(f"no GPU can be used: {devices.cuda_missing() or _reason(error)}") from error
+    cuda, driver = _version(*runtime.cudaRuntimeGetVersion()), _version(*runtime.cudaDriverGetVersion())
+    return Target(trt.__version__, cuda, driver, name, f"{major}.{minor}")
+
+
+def _version(status: Any, number: int) -> str:
+    if int(status) != 0:
+        raise CudaError(f"the CUDA version cannot be read: {status!r}")
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _copy(source: DeviceBuffer, target: DeviceBuffer, what: str, stream: Any) -> None:
+    assert source.nbytes == target.nbytes
+    try:
+        target.buffer.copy_from(source.buffer, stream=stream)
+    except Exception as error:
+        raise _failed("copy_from", what, error) from error
+
+
+def _failed(call: str, what: str, error: Exception) -> CudaError:
+    return CudaError(f"CUDA {call} failed for {what}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"
