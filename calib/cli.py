@@ -73,21 +73,21 @@ def main(**arguments: Any) -> None:
 def _calibrate(arguments: dict[str, Any]) -> None:
     """Everything behind the checks of the arguments."""
     # rich and torch are imported only now: they would make --help take seconds.
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("loading torch"):
             importlib.import_module("calib.report")
-    from calib.choose import Settings, calibrate  # noqa: PLC0415
-    from calib.report import document, summarise  # noqa: PLC0415
-    from calib.samples import gate_samples, photo_samples  # noqa: PLC0415
-    from export.graphs import GraphOptions  # noqa: PLC0415
-    from export.phases import Phases  # noqa: PLC0415
-    from export.pipeline import load_source  # noqa: PLC0415
-    from spd.bundle.gate import TOLERANCES  # noqa: PLC0415
-    from spd.errors import ParityError  # noqa: PLC0415
-    from spd.files import write_atomically  # noqa: PLC0415
+    from calib.choose import Settings, calibrate
+    from calib.report import document, summarise
+    from calib.samples import gate_samples, photo_samples
+    from export.graphs import GraphOptions
+    from export.phases import Phases
+    from export.pipeline import load_source
+    from spd.bundle.gate import TOLERANCES
+    from spd.errors import ParityError
+    from spd.files import write_atomically
 
     phases = Phases(console)
     seeded = arguments["seed_checkpoint"]

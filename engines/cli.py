@@ -96,11 +96,11 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
 def main(bundle: Path, **arguments: Any) -> None:
     """Build TensorRT engines for BUNDLE, a folder made by spd-export, on the GPU they will run on."""
     # rich and numpy are imported only now: --help is to be instant.
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from engines.builder import PlanOptions  # noqa: PLC0415
-    from engines.pipeline import BuildOptions, build_engines  # noqa: PLC0415
-    from engines.timing_cache import default_path  # noqa: PLC0415
+    from engines.builder import PlanOptions
+    from engines.pipeline import BuildOptions, build_engines
+    from engines.timing_cache import default_path
 
     cache: str | None = arguments.pop("timing_cache")
     path = default_path() if cache is None else None if cache == "none" else Path(cache)
@@ -118,7 +118,7 @@ def main(bundle: Path, **arguments: Any) -> None:
 
 def summarise(built: Built, console: Console) -> None:
     """The table at the end: what was built, in which precision it computes, and how close it is to float32."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table(title=str(built.path), title_justify="left")
     for column in ("engine", "size", "built in", "in precision", "largest error", "mean error"):

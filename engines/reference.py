@@ -65,7 +65,7 @@ def make_reference(bundle: Bundle) -> Reference:
     Raises:
         BundleError: a graph is missing or changed.
     """
-    import onnxruntime  # noqa: PLC0415 - 0.1 s that a build without proof does not need
+    import onnxruntime  # 0.1 s that a build without proof does not need
 
     height, width = bundle.manifest.height, bundle.manifest.width
     encoder, decoder = (

@@ -92,16 +92,16 @@ def main(**arguments: Any) -> None:
     check_source(checkpoint, seeded, preset)
 
     # rich and torch are imported only now: they would make --help take seconds.
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("loading torch"):
             importlib.import_module("export.pipeline")
-    from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits  # noqa: PLC0415
-    from export.phases import Phases  # noqa: PLC0415
-    from export.pipeline import Options, export_bundle, load_source  # noqa: PLC0415
-    from export.policy import Policy, read_policy  # noqa: PLC0415
+    from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits
+    from export.phases import Phases
+    from export.pipeline import Options, export_bundle, load_source
+    from export.policy import Policy, read_policy
 
     no_engines = _why_no_engines(arguments["build"])
     bf16 = "bf16" in arguments["precisions"]
@@ -129,8 +129,8 @@ def main(**arguments: Any) -> None:
     exported = export_bundle(source, arguments["out"], options, phases)
     _summarise(exported, phases.seconds, console)
     if no_engines is None:
-        from engines.cli import summarise  # noqa: PLC0415
-        from engines.pipeline import BuildOptions, build_engines  # noqa: PLC0415
+        from engines.cli import summarise
+        from engines.pipeline import BuildOptions, build_engines
 
         low = tuple(p for p in exported.manifest.precisions if p != "fp32")
         summarise(build_engines(exported.path, BuildOptions(low or ("fp32",), verify=options.verify), console), console)
@@ -143,7 +143,7 @@ def _why_no_engines(build: str) -> str | None:
     """Why no engine will be built, or None; an error now, before the export, if one must be."""
     if build == "no":
         return "not asked for"
-    from engines.pipeline import why_not  # noqa: PLC0415
+    from engines.pipeline import why_not
 
     reason = why_not()
     if reason is not None and build == "yes":
@@ -153,7 +153,7 @@ def _why_no_engines(build: str) -> str | None:
 
 def _summarise(exported: Exported, seconds: float, console: Console) -> None:
     """The table at the end: what was written and how close it is to the model."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     manifest = exported.manifest
     table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")

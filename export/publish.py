@@ -17,7 +17,7 @@ import onnx_ir as ir
 from export.graphs import GraphPair
 from export.runners import GraphFiles
 from spd.bundle import MANIFEST, FileRecord, Manifest
-from spd.errors import ExportError
+from spd.errors import ExportError, one_line
 from spd.files import is_alive
 from spd.runtime.machine import package_versions
 from spd.version import __version__
@@ -99,8 +99,7 @@ def write_graphs(folder: Path, precision: str, graphs: GraphPair) -> GraphFiles:
         try:
             onnx.checker.check_model(path, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            reason = " ".join(str(error).split())
-            raise ExportError(f"{path.name} is not valid ONNX: {reason}") from error
+            raise ExportError(f"{path.name} is not valid ONNX: {one_line(error, whole=True)}") from error
     return files
 
 

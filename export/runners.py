@@ -47,7 +47,7 @@ class OnnxRuntimeRunner(Runner):
     name = "onnxruntime-cpu"
 
     def __init__(self, files: GraphFiles) -> None:
-        import onnxruntime  # noqa: PLC0415 - 0.1 s that bfloat16 does not need
+        import onnxruntime  # 0.1 s that bfloat16 does not need
 
         def session(path: Path) -> Any:
             return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

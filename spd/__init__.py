@@ -21,7 +21,7 @@ __all__ = ["Model", "Scene", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     """Import the runtime on first use, so that `spd-infer --help` and `import spd` need not load numpy and Pillow."""
     if name in ("Model", "Scene", "load"):
-        from spd import runtime  # noqa: PLC0415
+        from spd import runtime
 
         return getattr(runtime, name)
     raise AttributeError(f"module 'spd' has no attribute {name!r}")

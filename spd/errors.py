@@ -76,3 +76,18 @@ class ExportError(SPDError):
 
 class ParityError(ExportError):
     """An exported graph does not compute what the model computes."""
+
+
+def one_line(error: BaseException, *, whole: bool = False) -> str:
+    """An error's text for use within a message of one line.
+
+    Args:
+        error: of any library. Most explain themselves in their first line, and go on with advice or a stack.
+        whole: take all lines, folded into one.
+
+    Returns:
+        Printable text: what a file brought along is escaped. The error's type where it has no text.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines if whole else lines[:1]) or type(error).__name__
+    return text if text.isprintable() else ascii(text)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from spd.errors import ImageError
+from spd.errors import ImageError, one_line
 
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 
@@ -138,8 +138,7 @@ def _pillow_errors(what: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ImageError(f"{what} is not an image, expected one of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file: SyntaxError, KeyError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageError(f"{what} is damaged or cut off ({reason}); copy it again") from error
+        raise ImageError(f"{what} is damaged or cut off ({one_line(error)}); copy it again") from error
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

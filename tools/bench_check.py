@@ -78,7 +78,7 @@ class Case:
     @property
     def options(self) -> GraphOptions:
         """As the export takes them."""
-        from export.graphs import GraphOptions, Limits  # noqa: PLC0415 - torch
+        from export.graphs import GraphOptions, Limits  # torch
 
         limits = Limits(max_points=self.max_points)
         return GraphOptions(self.height, self.width, limits, self.opset, self.with_routes)
@@ -92,7 +92,7 @@ ATTO = Case("atto", 160, 192, ("fp32", "fp16", "bf16"), max_points=512, opset=22
 
 def counts_of_graphs(graphs: GraphPair, bundle_bytes: int) -> Counts:
     """The figures of a pair of graphs; `bundle_bytes` is what they keep of an image."""
-    from tools.bench.macs import macs_of  # noqa: PLC0415 - torch
+    from tools.bench.macs import macs_of  # torch
 
     one, two = (macs_of(graphs.decoder, points=count) for count in (1, 2))
     return {
@@ -121,10 +121,10 @@ def written_bytes(model: ir.Model, points: int) -> int:
 
 def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
     """The figures of a bundle by precision, and of its runtime under `runtime`."""
-    import onnx_ir as ir  # noqa: PLC0415
+    import onnx_ir as ir
 
-    from export.graphs import GraphPair  # noqa: PLC0415 - torch
-    from spd.runtime.backend import cache_nbytes  # noqa: PLC0415
+    from export.graphs import GraphPair  # torch
+    from spd.runtime.backend import cache_nbytes
 
     found = {}
     for precision in bundle.manifest.precisions:
@@ -136,11 +136,11 @@ def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
 
 def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dict[str, Counts]:
     """The figures of the graphs of a case by precision, which are built for it; takes 20 s each for `tiny`."""
-    from export.graphs import build_graphs  # noqa: PLC0415 - torch
-    from spd.bundle.contract import contract  # noqa: PLC0415
-    from spd.config import PRESETS  # noqa: PLC0415
-    from spd.models import seeded  # noqa: PLC0415
-    from spd.runtime.backend import cache_nbytes  # noqa: PLC0415
+    from export.graphs import build_graphs  # torch
+    from spd.bundle.contract import contract
+    from spd.config import PRESETS
+    from spd.models import seeded
+    from spd.runtime.backend import cache_nbytes
 
     model = seeded(PRESETS[case.preset])
     tensors = contract(model.config, case.height, case.width, case.with_routes)
@@ -152,9 +152,9 @@ def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dic
 
 def runtime_counts(path: Path) -> Counts:
     """What `scene.depth` allocates in steady state, on ONNX Runtime's CPU provider in float32."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    import spd  # noqa: PLC0415
+    import spd
 
     model = spd.load(path, "onnxruntime-cpu", precision="fp32", threads=1)
     height, width = model.size
@@ -201,11 +201,11 @@ def runtime_counts(path: Path) -> Counts:
 
 def count_all() -> dict[str, dict[str, Counts]]:
     """All figures by case and precision; takes two minutes on one core."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from export.phases import Phases  # noqa: PLC0415
-    from export.pipeline import Options, export_bundle, load_source  # noqa: PLC0415 - torch
-    from spd.bundle import open_bundle  # noqa: PLC0415
+    from export.phases import Phases
+    from export.pipeline import Options, export_bundle, load_source  # torch
+    from spd.bundle import open_bundle
 
     phases = Phases(Console(stderr=True))
     with tempfile.TemporaryDirectory() as folder:
@@ -240,7 +240,7 @@ def read_committed() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of `PACKAGES` here, without what a build adds to them."""
-    from spd.runtime.machine import package_versions  # noqa: PLC0415 - for --help
+    from spd.runtime.machine import package_versions  # for --help
 
     found = {package: number.partition("+")[0] for package, number in package_versions(PACKAGES).items()}
     return {package: found.get(package) for package in PACKAGES}
@@ -252,7 +252,7 @@ def main(update: bool) -> None:
     """Compare what the graphs cost, counted rather than timed, with tools/bench_counts.json."""
     found = count_all()
     if update:
-        from spd.files import write_atomically  # noqa: PLC0415
+        from spd.files import write_atomically
 
         with write_atomically(COMMITTED) as file:
             file.write((json.dumps({"versions": versions(), "counts": found}, indent=1) + "\n").encode())

@@ -15,7 +15,7 @@ from spd.commands.cli import Command, note
 @click.argument("packed", type=click.Path(dir_okay=False, path_type=Path))
 def main(checkpoint: Path, packed: Path) -> None:
     """Write the weights of CHECKPOINT to PACKED (.safetensors) in float16; training state is left behind."""
-    import torch  # noqa: PLC0415 - seconds to import
+    import torch  # seconds to import
 
     if packed.suffix != ".safetensors":
         raise click.UsageError(f"{packed} ends in {packed.suffix!r}, expected .safetensors")

@@ -106,7 +106,7 @@ def _count(text: str | None, limit: int) -> int:
 
 def _cache(bundle: Bundle, precision: str, image: NDArray[np.uint8]) -> Feed:
     """The encoder's outputs by name, as ONNX Runtime computes them on the CPU."""
-    import onnxruntime  # noqa: PLC0415 - after what can be refused
+    import onnxruntime  # after what can be refused
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -72,7 +72,7 @@ def main(bundle: Path, trtexec: bool, polygraphy: bool, **arguments: Any) -> Non
         raise click.UsageError("--trtexec and --polygraphy print different lines; give one of them")
     if trtexec or polygraphy:
         # numpy, onnx and rich are imported only where they are needed: --help is to be instant.
-        from spd.bundle import open_bundle  # noqa: PLC0415
+        from spd.bundle import open_bundle
 
         show_lines = _trtexec if trtexec else _polygraphy
         show_lines(open_bundle(bundle), arguments["precision"], arguments["points"])
@@ -88,12 +88,12 @@ def _profile(
     bandwidth: float | None,
     **arguments: Any,
 ) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from engines.profile.report import show  # noqa: PLC0415
-    from engines.profile.run import profile  # noqa: PLC0415
-    from engines.profile.times import Settings  # noqa: PLC0415
-    from spd.files import write_atomically  # noqa: PLC0415
+    from engines.profile.report import show
+    from engines.profile.run import profile
+    from engines.profile.times import Settings
+    from spd.files import write_atomically
 
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
     report = profile(
@@ -106,7 +106,7 @@ def _profile(
         with write_atomically(out) as file:
             file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())
     if picture is not None:
-        from engines.profile.picture import draw  # noqa: PLC0415
+        from engines.profile.picture import draw
 
         with write_atomically(picture) as file:
             draw(report).save(file, format="PNG")
@@ -115,7 +115,7 @@ def _profile(
 
 
 def _trtexec(bundle: Bundle, precision: str, points: int | None) -> None:
-    from engines.profile import lines  # noqa: PLC0415
+    from engines.profile import lines
 
     found = lines.cases(bundle, precision, points)
     for version in lines.VERSIONS:
@@ -131,7 +131,7 @@ def _trtexec(bundle: Bundle, precision: str, points: int | None) -> None:
 
 
 def _polygraphy(bundle: Bundle, precision: str, points: int | None) -> None:
-    from engines.profile import lines  # noqa: PLC0415
+    from engines.profile import lines
 
     found = lines.cases(bundle, precision, points)
     for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):

@@ -39,7 +39,7 @@ def import_onnx() -> Any:
         BackendError: it is missing.
     """
     try:
-        import onnx  # noqa: PLC0415 - needed to profile, not to build engines
+        import onnx  # needed to profile, not to build engines
     except ImportError as error:
         raise BackendError("onnx is missing: pip install 'spd-depth[profile]'") from error
     return onnx

@@ -123,9 +123,9 @@ def _best(
     weights: Sequence[Any],
 ) -> float:
     """The shortest time of a graph from the float32 input `x` to an output of a name and type, on the device."""
-    import onnxruntime  # noqa: PLC0415 - it may be missing
+    import onnxruntime  # it may be missing
 
-    from spd.runtime.onnx_runtime import PROVIDERS  # noqa: PLC0415
+    from spd.runtime.onnx_runtime import PROVIDERS
 
     onnx, device = import_onnx(), "cuda" if backend == "onnxruntime-cuda" else "cpu"
     shape = list(values.shape)

@@ -16,7 +16,7 @@ from engines.profile.cost import import_onnx
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from engines.profile.trace import read_trace
 from spd.bundle import Bundle
-from spd.errors import BackendError
+from spd.errors import BackendError, one_line
 
 
 def profile_onnxruntime(
@@ -40,7 +40,7 @@ def profile_onnxruntime(
     import_onnx()
     if settings.backend == "onnxruntime-cuda":
         os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
-    from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415 - it may be missing
+    from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # it may be missing
 
     backend = OnnxRuntimeBackend(bundle, settings.backend, settings.precision, settings.threads)
     encoder_calls = timed(lambda: backend.encode(image), settings.runs)
@@ -97,9 +97,9 @@ def _per_call(one: OperatorTimes, runs: int, at_once: int) -> OperatorTimes:
 
 def _session(path: Path, settings: Settings, prefix: Path, optimised: Path) -> Any:
     """A session that writes its profile to `prefix` and its graph, as it runs it, to `optimised`."""
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
-    from spd.runtime.onnx_runtime import PROVIDERS  # noqa: PLC0415
+    from spd.runtime.onnx_runtime import PROVIDERS
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; it warns that the optimised graph fits this machine alone
@@ -113,5 +113,4 @@ def _session(path: Path, settings: Settings, prefix: Path, optimised: Path) -> A
             str(path), options, providers=[PROVIDERS[settings.backend]], enable_fallback=0
         )
     except Exception as error:  # its exceptions share no base class
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BackendError(f"{settings.backend} cannot profile {path}: {reason}") from error
+        raise BackendError(f"{settings.backend} cannot profile {path}: {one_line(error)}") from error

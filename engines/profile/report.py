@@ -153,7 +153,7 @@ def summarise(times: GraphTimes, costs: Mapping[str, Cost], machine: Machine | N
 
 def show(report: Report, console: Console) -> None:
     """Print a table for each graph, and what to know of them."""
-    from rich.table import Table  # noqa: PLC0415 - 60 ms that JSON does not need
+    from rich.table import Table  # 60 ms that JSON does not need
 
     settings = report.settings
     for profile in report.graphs:

@@ -77,9 +77,9 @@ def profile(path: Path, settings: Settings, flops: float | None = None, bandwidt
 def _profiler(backend: str) -> Any:
     """The profiler of a backend; what it imports may be missing for the others."""
     if backend == "tensorrt":
-        from engines.profile.tensorrt import profile_tensorrt  # noqa: PLC0415
+        from engines.profile.tensorrt import profile_tensorrt
 
         return profile_tensorrt
-    from engines.profile.onnxruntime import profile_onnxruntime  # noqa: PLC0415
+    from engines.profile.onnxruntime import profile_onnxruntime
 
     return profile_onnxruntime

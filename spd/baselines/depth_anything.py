@@ -48,7 +48,7 @@ class DenseScene:
         Raises:
             PointsError: the points have another shape, are not finite, or lie outside the photo.
         """
-        import torch  # noqa: PLC0415 - 2 s that `--help` of a command does without
+        import torch  # 2 s that `--help` of a command does without
 
         points_K2 = np.asarray(points, dtype=np.float64)
         if points_K2.ndim != 2 or points_K2.shape[1] != 2:
@@ -91,7 +91,7 @@ class DepthAnything:
         Raises:
             InputError: the size is not a multiple of 14.
         """
-        import torch  # noqa: PLC0415 - as above
+        import torch  # as above
 
         if size < PATCH or size % PATCH:
             raise InputError(f"size is {size}, expected a multiple of {PATCH} pixels such as {SIZE}")
@@ -111,7 +111,7 @@ class DepthAnything:
         Raises:
             ImageError: the photo cannot be read.
         """
-        import torch  # noqa: PLC0415 - as above
+        import torch  # as above
 
         shown = read_image(image)
         with torch.inference_mode():
@@ -120,9 +120,9 @@ class DepthAnything:
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image, resized and normalised: [1, 3, h, w] in the dtype and on the device of the network."""
-        import torch  # noqa: PLC0415 - as above
+        import torch  # as above
 
-        from spd.models.spd import IMAGENET_MEAN, IMAGENET_STD  # noqa: PLC0415 - as above
+        from spd.models.spd import IMAGENET_MEAN, IMAGENET_STD  # as above
 
         resized = image.resize(resized_size(image.width, image.height, self.size), Image.Resampling.BICUBIC)
         image_HW3 = torch.from_numpy(np.array(resized)).to(self.device)

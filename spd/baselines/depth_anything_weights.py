@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd.errors import CheckpointError
+from spd.errors import CheckpointError, one_line
 
 if TYPE_CHECKING:
     from transformers import DepthAnythingForDepthEstimation
@@ -31,8 +31,8 @@ EXPECTED = (
 
 def random_small() -> DepthAnythingForDepthEstimation:
     """V2 Small as its metric weights for rooms have it, 24.8 million parameters, all random, the same every time."""
-    import torch  # noqa: PLC0415 - 2 s that `--help` of a command does without
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config  # noqa: PLC0415 - 6 s
+    import torch  # 2 s that `--help` of a command does without
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config  # 6 s
 
     backbone = Dinov2Config(
         image_size=SIZE,
@@ -79,8 +79,8 @@ def _folder(source: str | Path) -> Path:
         raise CheckpointError(f"{source} is a file, expected {EXPECTED}")
     if isinstance(source, Path) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source, re.ASCII):
         raise CheckpointError(f"{source} does not exist, expected {EXPECTED}")
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - as above
-    from huggingface_hub.errors import RepositoryNotFoundError  # noqa: PLC0415 - as above
+    from huggingface_hub import snapshot_download  # as above
+    from huggingface_hub.errors import RepositoryNotFoundError  # as above
 
     try:
         return Path(snapshot_download(source, allow_patterns=["config.json", "model*.safetensors*"]))
@@ -111,10 +111,10 @@ def _check_config(folder: Path, source: str) -> None:
 
 
 def _from_folder(folder: Path, source: str) -> DepthAnythingForDepthEstimation:
-    import torch  # noqa: PLC0415 - as above
-    from transformers import DepthAnythingForDepthEstimation  # noqa: PLC0415 - as above
+    import torch  # as above
+    from transformers import DepthAnythingForDepthEstimation  # as above
 
-    from spd.checkpoint.files import one_line, some_names  # noqa: PLC0415 - as above
+    from spd.checkpoint.files import some_names  # as above
 
     try:
         with _quiet():
@@ -127,7 +127,7 @@ def _from_folder(folder: Path, source: str) -> DepthAnythingForDepthEstimation:
                 output_loading_info=True,
             )
     except Exception as error:  # a config or weights of unknown origin can raise anything in there
-        raise CheckpointError(f"{source} cannot be loaded: {type(error).__name__}: {one_line(error)[:200]}") from error
+        raise CheckpointError(f"{source} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
     # The mismatched come with their shapes.
     misfits = {
         kind: sorted(key if isinstance(key, str) else key[0] for key in info[f"{kind}_keys"])
@@ -144,7 +144,7 @@ def _from_folder(folder: Path, source: str) -> DepthAnythingForDepthEstimation:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps progress bars, reports and warnings of transformers from the user."""
-    from transformers.utils import logging  # noqa: PLC0415 - as above
+    from transformers.utils import logging  # as above
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

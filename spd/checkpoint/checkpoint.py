@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from spd.baselines.bilinear_mlp import BilinearMLP
-from spd.checkpoint.files import RESAVE, check_suffix, one_line, read, some_names, state_dict, unpickled
+from spd.checkpoint.files import RESAVE, check_suffix, read, some_names, state_dict, unpickled
 from spd.config import PRESETS, SPDConfig, check_size, preset_name
-from spd.errors import CheckpointError
+from spd.errors import CheckpointError, one_line
 from spd.files import write_atomically
 from spd.models import SPD
 

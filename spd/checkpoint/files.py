@@ -17,7 +17,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from spd.errors import CheckpointError
+from spd.errors import CheckpointError, one_line
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 """Files that can be read and written."""
@@ -141,9 +141,3 @@ def some_names(names: list[str]) -> str:
     """The first few of some names that may come from a file."""
     shown = [name if name.isprintable() and len(name) <= 120 else ascii(name[:120]) for name in names[:NAMES_SHOWN]]
     return ", ".join(shown + ["..."] * (len(names) > NAMES_SHOWN))
-
-
-def one_line(error: Exception) -> str:
-    """An error's text on one line; it may quote a file."""
-    text = " ".join(str(error).split())
-    return text if text.isprintable() else ascii(text)

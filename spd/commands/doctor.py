@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from spd.commands.cli import Command
+from spd.errors import one_line
 from spd.version import __version__
 
 FORMAT, FORMAT_VERSION = "spd-doctor", 1
@@ -99,15 +100,15 @@ _NO_DRIVER = Component(BROKEN, None, "the NVIDIA driver cannot be asked")
 
 
 def _gpus() -> list[Any]:
-    from spd.runtime.machine import gpus  # noqa: PLC0415 - imports numpy and Pillow, which may be broken
+    from spd.runtime.machine import gpus  # imports numpy and Pillow, which may be broken
 
     return list(gpus())
 
 
 def _driver(devices: list[Any]) -> tuple[Component, Component]:
     """GPU and driver."""
-    from spd.runtime.devices import cuda_missing  # noqa: PLC0415
-    from spd.runtime.machine import driver_version  # noqa: PLC0415 - as above
+    from spd.runtime.devices import cuda_missing
+    from spd.runtime.machine import driver_version  # as above
 
     reason = cuda_missing()
     if reason is not None:
@@ -127,7 +128,7 @@ def _component(package: Package) -> Component:
         except PackageNotFoundError:
             continue
         except Exception as error:  # its metadata may be damaged in any way
-            return Component(BROKEN, None, f"{_line(error)}; install it again: {package.install}")
+            return Component(BROKEN, None, f"{one_line(error)}; install it again: {package.install}")
         break
     if found is None and package.name == "CUDA runtime":
         found = _attempt(_system_cuda, None)
@@ -137,27 +138,27 @@ def _component(package: Package) -> Component:
         except ModuleNotFoundError as error:
             if found is None and error.name is not None and package.module.startswith(error.name):
                 return Component(MISSING, None, package.install)
-            return Component(BROKEN, found, f"{_line(error)}; install it again: {package.install}")
+            return Component(BROKEN, found, f"{one_line(error)}; install it again: {package.install}")
         except Exception as error:  # a library that it links is missing, or another version
-            return Component(BROKEN, found, f"{_line(error)}; install it again: {package.install}")
+            return Component(BROKEN, found, f"{one_line(error)}; install it again: {package.install}")
         # Installed otherwise than by pip.
         found = found or str(getattr(module, "__version__", "of unknown version"))
     return Component(MISSING, None, package.install) if found is None else Component(OK, found)
 
 
 def _system_cuda() -> str | None:
-    from spd.runtime.machine import cuda_runtime_version  # noqa: PLC0415 - as above
+    from spd.runtime.machine import cuda_runtime_version  # as above
 
     return cuda_runtime_version()
 
 
 def _why_not(backend: str) -> str | None:
     try:
-        from spd.runtime.available import unavailable  # noqa: PLC0415 - as above
+        from spd.runtime.available import unavailable  # as above
 
         return unavailable(backend)
     except Exception as error:
-        return _line(error)
+        return one_line(error)
 
 
 def _attempt(look: Callable[[], Any], otherwise: Any) -> Any:
@@ -165,10 +166,6 @@ def _attempt(look: Callable[[], Any], otherwise: Any) -> Any:
         return look()
     except Exception:  # what is broken is reported by the component that it belongs to
         return otherwise
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def table(found: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def main(**arguments: Any) -> None:
             if arguments[option] != default:
                 raise click.UsageError(f"--{option} is for models of SPD, not for --baseline; leave it out")
 
-    from spd.evaluation.run import Request, run  # noqa: PLC0415 - numpy and rich
+    from spd.evaluation.run import Request, run  # numpy and rich
 
     run(Request(**arguments))
 

@@ -173,7 +173,7 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
 
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise BackendError(f"training needs {', '.join(missing)}: pip install 'spd-depth[train]'")
-    from spd.training.state import LAST, read_last  # noqa: PLC0415 - torch takes seconds to import
+    from spd.training.state import LAST, read_last  # torch takes seconds to import
 
     saved = read_last(folder) if resume else None
     if saved is not None:
@@ -182,9 +182,9 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
         raise InputError(f"{folder} holds a run already; go on with it with --resume, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
 
-    from spd.training.loop import train  # noqa: PLC0415
-    from spd.training.machine import Machine, default_workers, fabric_for  # noqa: PLC0415
-    from spd.training.network import Start  # noqa: PLC0415
+    from spd.training.loop import train
+    from spd.training.machine import Machine, default_workers, fabric_for
+    from spd.training.network import Start
 
     fabric = fabric_for(Machine(**machine), (saved or {}).get("begun", {}))
     workers = default_workers(fabric) if workers is None else workers
@@ -214,7 +214,7 @@ def _resumed(ctx: click.Context, given: Settings, saved: Settings) -> Settings:
 
 
 def _report(state: State, folder: Path) -> None:
-    from spd.training.state import BEST  # noqa: PLC0415
+    from spd.training.state import BEST
 
     progress = state.progress
     skipped = f"; {progress.skipped:,} times a broken pair was skipped" if progress.skipped else ""

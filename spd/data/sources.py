@@ -29,9 +29,9 @@ def open_pairs(
         DataError: there is nothing at the path, or nothing that is known.
     """
     if data == ROOMS:
-        from spd.data.rooms.pairs import RoomPairs  # noqa: PLC0415 - not needed for data on disk
+        from spd.data.rooms.pairs import RoomPairs  # not needed for data on disk
 
         return RoomPairs(*size, test=split == "test", varied=varied, holes=holes)
-    from spd.data.nyu import open_nyu  # noqa: PLC0415 - needs h5py and scipy
+    from spd.data.nyu import open_nyu  # needs h5py and scipy
 
     return open_nyu(data, split)

@@ -103,7 +103,7 @@ def title(found: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> Table:
     """A document as the paper's table: a row per K, deltas in percent."""
-    from rich.table import Table  # noqa: PLC0415 - 60 ms that files do not need
+    from rich.table import Table  # 60 ms that files do not need
 
     result = Table()
     for heading in ("K", *HEADINGS):

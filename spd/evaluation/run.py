@@ -124,7 +124,7 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
     """What is evaluated, and what the report calls it."""
     name = Path(request.model).name
     if request.baseline is not None:
-        from spd.baselines.depth_anything import load_depth_anything  # noqa: PLC0415 - only this baseline's business
+        from spd.baselines.depth_anything import load_depth_anything  # only this baseline's business
 
         network = load_depth_anything(request.model)
         if network.relative and not request.median_scale:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from spd.errors import BackendError
+from spd.errors import BackendError, one_line
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
@@ -20,7 +20,7 @@ def unavailable(backend: str) -> str | None:
 
 
 def _tensorrt() -> str | None:
-    from spd.runtime.tensorrt.cuda import current_target  # noqa: PLC0415 - for those who ask for TensorRT only
+    from spd.runtime.tensorrt.cuda import current_target  # for those who ask for TensorRT only
 
     try:
         current_target()
@@ -33,10 +33,9 @@ def _onnxruntime(cuda: bool) -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is missing: pip install spd-depth"
     try:
-        from spd.runtime.onnx_runtime import cuda_unavailable  # noqa: PLC0415 - 0.1 s
+        from spd.runtime.onnx_runtime import cuda_unavailable  # 0.1 s
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library is loaded
             raise KeyboardInterrupt from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"onnxruntime cannot be loaded ({reason}); install it again"
+        return f"onnxruntime cannot be loaded ({one_line(error)}); install it again"
     return cuda_unavailable() if cuda else None

@@ -93,7 +93,7 @@ def _load_checkpoint(
         raise BackendError(f"the torch backend runs fp32, not {precision}; export a bundle for other precisions")
     if reason := unavailable("torch"):
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
-    from spd.runtime.torch_model import TorchBackend  # noqa: PLC0415 - torch and timm take seconds to import
+    from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
     return Model(TorchBackend(path, size), None, [], budget)
 
@@ -103,7 +103,7 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
         raise BackendError(f"{name} cannot run here: {reason}")
     if name == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415 - 0.1 s that checkpoints do not need
+    from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
         half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
@@ -112,7 +112,7 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
 
 
 def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backend:
-    from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records  # noqa: PLC0415 - as above
+    from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records  # as above
 
     plan_records(bundle, precision)  # before anything is imported that may be missing
     return TensorRTBackend(bundle, precision, notes)

@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle
-from spd.errors import BackendError
+from spd.errors import BackendError, one_line
 from spd.runtime.backend import Backend, cache_nbytes
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import cores
@@ -106,7 +106,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # its exceptions share no base class
-            raise BackendError(f"{self.name} failed: {_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {one_line(error)}") from error
 
     def _session(self, bundle: Bundle, graph: str, threads: int | None) -> Any:
         path = bundle.graph(graph, self.precision)
@@ -122,7 +122,7 @@ class OnnxRuntimeBackend(Backend):
             # Without a fallback of its own, which it would announce on stdout, where results go.
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
         except Exception as error:
-            raise BackendError(f"{self.name} cannot load {path}: {_line(error)}") from error
+            raise BackendError(f"{self.name} cannot load {path}: {one_line(error)}") from error
         if session.get_providers()[0] != provider:
             raise BackendError(
                 f"{self.name} cannot run here: ONNX Runtime {onnxruntime.__version__} fell back to "
@@ -145,7 +145,3 @@ def _preload() -> None:
         onnxruntime.preload_dlls()
     for line in printed.getvalue().splitlines():
         logger.info("onnxruntime: %s", line)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import Any
 
-from spd.errors import BackendError
+from spd.errors import BackendError, one_line
 
 OLDEST_TENSORRT = (10, 13)
 """The first version that takes strongly typed networks in the way version 11 does."""
@@ -45,5 +45,4 @@ def _import(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise BackendError(f"{name} is missing: {INSTALL}") from error
     except (ImportError, OSError, RuntimeError) as error:  # a library that it links is missing or another version
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BackendError(f"{name} cannot be loaded ({reason}); install it again: {INSTALL}") from error
+        raise BackendError(f"{name} cannot be loaded ({one_line(error)}); install it again: {INSTALL}") from error

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from spd.commands.cli import note
 from spd.data.pairs import Pairs
 from spd.data.sources import open_pairs
-from spd.errors import TrainingError
+from spd.errors import TrainingError, one_line
 from spd.training.log import Log, Skipped
 from spd.training.machine import has_bf16, launch, precision_of
 from spd.training.network import Start, new_network
@@ -128,7 +128,7 @@ def _what_a_user_can_change(settings: Settings) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, whole=True)
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in reason:
             message = (
                 f"the memory of the device ran out with {settings.batch} images of {settings.height}x{settings.width} "

@@ -17,7 +17,7 @@ from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import is_torchelastic_launched
 
-from spd.errors import BackendError
+from spd.errors import BackendError, one_line
 from spd.runtime.machine import cores
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -66,7 +66,7 @@ def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
     precision = machine.precision
     if precision == "auto":
         precision = begun.get("precision") or ("bf16" if has_bf16(kind) else "fp32")
-    with _one_line(kind):
+    with _refusing_in_one_line(kind):
         fabric = Fabric(
             accelerator=_unless_told("ACCELERATOR", machine.accelerator == "auto", kind, "auto"),
             devices=_unless_told(
@@ -96,7 +96,7 @@ def launch(fabric: Fabric) -> None:
     # Of depthwise convolutions, in a dimension of size 1.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     if os.environ.get("LT_CLI_USED", "0") == "0":
-        with _one_line(fabric.device.type):
+        with _refusing_in_one_line(fabric.device.type):
             fabric.launch()
 
 
@@ -128,9 +128,9 @@ def has_bf16(accelerator: str) -> bool:
 
 
 @contextmanager
-def _one_line(accelerator: str) -> Iterator[None]:
+def _refusing_in_one_line(accelerator: str) -> Iterator[None]:
     """An accelerator that is not there, fewer than asked for, a contradiction, no connection: Fabric's words."""
     try:
         yield
     except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise BackendError(f"cannot train on {accelerator}: {' '.join(str(error).split())}") from error
+        raise BackendError(f"cannot train on {accelerator}: {one_line(error)}") from error

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from spd.checkpoint import NETWORKS, Network, load_checkpoint
-from spd.checkpoint.files import one_line, read, some_names, state_dict
+from spd.checkpoint.files import read, some_names, state_dict
 from spd.config import preset_name
-from spd.errors import CheckpointError
+from spd.errors import CheckpointError, one_line
 from spd.training.settings import Settings
 
 

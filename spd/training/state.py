@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spd.checkpoint import save_checkpoint
-from spd.errors import CheckpointError
+from spd.errors import CheckpointError, one_line
 from spd.training.optimizers import new_optimizers
 from spd.training.settings import Settings
 
@@ -116,8 +116,9 @@ class State:
                 self.average.load_state_dict(content["ema"])
             self.progress = Progress.from_dict(content["progress"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{LAST} does not fit its own settings: {reason}; begin a new run") from error
+            raise CheckpointError(
+                f"{LAST} does not fit its own settings: {one_line(error)}; begin a new run"
+            ) from error
 
 
 def new_state(settings: Settings, network: nn.Module) -> State:
@@ -148,7 +149,7 @@ def read_last(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"model", "optimizers", "progress", "settings"} - set(content)
     except Exception as error:  # a broken pickle can raise anything
-        raise CheckpointError(f"{path} is damaged: {(str(error).splitlines() or ['?'])[0]}") from error
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; it is not the last checkpoint of a run")
     return content

@@ -195,7 +195,7 @@ class Stream:
 
     def create_graph_builder(self) -> GraphBuilder:
         """A builder that captures this stream."""
-        from stand_ins.cuda_graph import GraphBuilder  # noqa: PLC0415 - each needs the other
+        from stand_ins.cuda_graph import GraphBuilder  # each needs the other
 
         return GraphBuilder._make(self)
 
@@ -269,7 +269,7 @@ class Device:
     @property
     def memory_resource(self) -> DeviceMemoryResource:
         """The device's default pool."""
-        from stand_ins.cuda_memory import DeviceMemoryResource  # noqa: PLC0415 - each needs the other
+        from stand_ins.cuda_memory import DeviceMemoryResource  # each needs the other
 
         return DeviceMemoryResource(0)
 

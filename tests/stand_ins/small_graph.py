@@ -121,8 +121,8 @@ class Session:
     @classmethod
     def of(cls, machine: Machine, plan: Any, batch: int = 1, points: int = 4, profile: int = 0) -> Session:
         """Everything set, ready to enqueue."""
-        import tensorrt as trt  # noqa: PLC0415
-        from cuda import core  # noqa: PLC0415 - only now the stand-in is there
+        import tensorrt as trt
+        from cuda import core  # only now the stand-in is there
 
         core.Device(0).set_current()
         engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(plan)

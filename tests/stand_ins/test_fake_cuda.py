@@ -14,7 +14,7 @@ from stand_ins.small_graph import PIXELS, Session, host, plan, reference, small_
 
 @pytest.fixture
 def core(tensorrt_11: Machine) -> Any:
-    from cuda import core  # noqa: PLC0415 - only the fixture puts it there
+    from cuda import core  # only the fixture puts it there
 
     core.Device(0).set_current()
     return core
@@ -22,7 +22,7 @@ def core(tensorrt_11: Machine) -> Any:
 
 @pytest.fixture
 def session(tensorrt_11: Machine) -> Any:
-    import tensorrt as trt  # noqa: PLC0415 - only the fixture puts it there
+    import tensorrt as trt  # only the fixture puts it there
 
     session = Session.of(tensorrt_11, plan(trt, small_graph()))
     session.write("image", np.zeros((1, *PIXELS), np.uint8))
@@ -213,7 +213,7 @@ def test_one_context_runs_on_one_stream_at_a_time(session: Session) -> None:
 
 
 def test_the_driver_copies_parts_of_buffers(tensorrt_11: Machine, core: Any) -> None:
-    from cuda.bindings import driver, runtime  # noqa: PLC0415 - only the fixture puts it there
+    from cuda.bindings import driver, runtime  # only the fixture puts it there
 
     stream = core.Device(0).create_stream()
     device = core.Device(0).allocate(64, stream=stream)

@@ -19,7 +19,7 @@ TOLERANCE = {"fp32": 1e-6, "fp16": 2.0**-9, "bf16": 2.0**-6}
 
 
 def bindings() -> Any:
-    import tensorrt as trt  # noqa: PLC0415 - only the fixture puts it there
+    import tensorrt as trt  # only the fixture puts it there
 
     return trt
 

@@ -135,7 +135,7 @@ def compute(graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
 
 @functools.lru_cache(maxsize=16)
 def _session(data: bytes) -> Any:
-    import onnxruntime  # noqa: PLC0415 - 0.1 s that only execution needs
+    import onnxruntime  # 0.1 s that only execution needs
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -143,9 +143,9 @@ def _session(data: bytes) -> Any:
 
 
 def _compute_in_torch(graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    import torch  # noqa: PLC0415 - seconds that only bfloat16 needs
+    import torch  # seconds that only bfloat16 needs
 
-    from export.evaluate import evaluate  # noqa: PLC0415 - imports torch
+    from export.evaluate import evaluate  # imports torch
 
     bfloat16 = {tensor.name for tensor in graph.tensors if tensor.dtype == "BF16"}
 
@@ -164,6 +164,6 @@ def _compute_in_torch(graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> dict[
 
 @functools.lru_cache(maxsize=4)
 def _model(data: bytes) -> Any:
-    import onnx_ir  # noqa: PLC0415 - only bfloat16 needs it
+    import onnx_ir  # only bfloat16 needs it
 
     return onnx_ir.from_proto(onnx.load_from_string(data))

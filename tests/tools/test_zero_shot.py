@@ -104,7 +104,7 @@ def test_numbers_of_the_constants_by_hand(folder: Path) -> None:
 
 
 def test_table_of_a_model(folder: Path, tmp_path: Path) -> None:
-    import spd  # noqa: PLC0415
+    import spd
 
     save_checkpoint(tmp_path / "m.pt", seeded(PRESETS["atto"]), PRESETS["atto"])
     lines = table(spd.load(tmp_path / "m.pt", size=(128, 160)), "m", RgbdSamples(folder)).splitlines()

@@ -72,9 +72,9 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
         raise click.UsageError("--growth measures SPD alone and draws nothing: leave out --rows and --plot")
 
     # numpy and the rest are imported only now: --help is to be instant.
-    from spd.files import write_atomically  # noqa: PLC0415
-    from tools.bench.growth import QUICK_SIZES, SIZES, grow  # noqa: PLC0415
-    from tools.bench.run import Options, benchmark  # noqa: PLC0415
+    from spd.files import write_atomically
+    from tools.bench.growth import QUICK_SIZES, SIZES, grow
+    from tools.bench.run import Options, benchmark
 
     quick = arguments["quick"]
     sizes = (QUICK_SIZES if quick else SIZES) if growth else ((480, 640),) if quick else ((256, 320), (480, 640))
@@ -99,7 +99,7 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
         with write_atomically(json_path) as file:
             file.write((json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     if plot_path is not None:
-        from tools.bench.plot import draw  # noqa: PLC0415
+        from tools.bench.plot import draw
 
         with write_atomically(plot_path) as file:
             draw(report).save(file, format="PNG")

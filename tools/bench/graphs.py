@@ -100,7 +100,7 @@ def prepare(
 
 def make_graphs(wanted: Wanted, folder: Path) -> None:
     """Export one network to a folder that appears only when it is complete; the work of a `Worker`."""
-    from export.publish import staged  # noqa: PLC0415 - 5 s that the benchmark itself does without
+    from export.publish import staged  # 5 s that the benchmark itself does without
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.iterdir():
@@ -110,25 +110,25 @@ def make_graphs(wanted: Wanted, folder: Path) -> None:
         return
     with staged(folder) as unfinished:
         if wanted.network == "literal":
-            from tools.bench.literal import export_literal  # noqa: PLC0415
+            from tools.bench.literal import export_literal
 
             export_literal(wanted.config, wanted.height, wanted.width, unfinished)
         else:
-            from tools.bench.dense import export_dense  # noqa: PLC0415
+            from tools.bench.dense import export_dense
 
             export_dense(wanted.height, wanted.width, unfinished / "dense.onnx")
 
 
 def _bundle(wanted: Wanted, folder: Path) -> None:
     """As `spd-export --seed-checkpoint PRESET --no-verify` does it, with engines where TensorRT and a GPU are."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from engines.pipeline import BuildOptions, build_engines, why_not  # noqa: PLC0415
-    from export.graphs import GraphOptions  # noqa: PLC0415
-    from export.phases import Phases  # noqa: PLC0415
-    from export.pipeline import Options, Source, export_bundle  # noqa: PLC0415
-    from spd.checkpoint import weights_sha256  # noqa: PLC0415
-    from spd.models import seeded  # noqa: PLC0415
+    from engines.pipeline import BuildOptions, build_engines, why_not
+    from export.graphs import GraphOptions
+    from export.phases import Phases
+    from export.pipeline import Options, Source, export_bundle
+    from spd.checkpoint import weights_sha256
+    from spd.models import seeded
 
     precisions = ("fp32",) if cuda_missing() else ("fp32", "fp16")
     options = Options(GraphOptions(wanted.height, wanted.width), precisions, folder.name, verify=False)

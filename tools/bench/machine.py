@@ -40,7 +40,7 @@ def load_average() -> float | None:
 
 def describe(threads: int, load: float | None) -> dict[str, Any]:
     """The machine as JSON has it."""
-    from spd.runtime.machine import gpus  # noqa: PLC0415 - for --help
+    from spd.runtime.machine import gpus  # for --help
 
     pinned = hasattr(os, "sched_getaffinity")
     return {
@@ -57,7 +57,7 @@ def describe(threads: int, load: float | None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that matter and are here."""
-    from spd.runtime.machine import package_versions  # noqa: PLC0415 - for --help
+    from spd.runtime.machine import package_versions  # for --help
 
     return {"python": platform.python_version(), **package_versions(PACKAGES)}
 

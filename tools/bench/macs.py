@@ -20,7 +20,7 @@ def macs_of_file(path: Path, batch: int = 1, points: int = 0) -> int:
     Raises:
         ExportError: a shape in the graph is not known.
     """
-    import onnx_ir as ir  # noqa: PLC0415 - for --help
+    import onnx_ir as ir  # for --help
 
     return macs_of(ir.load(path), batch, points)
 

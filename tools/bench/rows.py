@@ -95,8 +95,8 @@ def left_out_by_quick(row: Row) -> bool:
 
 def unavailable(row: Row) -> str | None:
     """Why a row cannot run on this machine, or None. Packages are looked for, not imported."""
-    from spd.runtime.available import unavailable as backend_unavailable  # noqa: PLC0415 - for --help
-    from spd.runtime.devices import cuda_missing  # noqa: PLC0415
+    from spd.runtime.available import unavailable as backend_unavailable  # for --help
+    from spd.runtime.devices import cuda_missing
 
     missing = [package for package in _PACKAGES.get(row.network, ()) if find_spec(package) is None]
     if missing:

@@ -89,7 +89,7 @@ def peak_mb() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     if sys.platform == "win32":
         return float("nan")
-    import resource  # noqa: PLC0415 - not on Windows
+    import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -31,7 +31,7 @@ def make_subject(row: Row, graphs: Path, inputs: Inputs) -> Subject:
     if row.network == "dav2s":
         files, image = {"encoder": graphs / "dense.onnx"}, dense_image(inputs)
     elif row.network == "spd":
-        from spd.bundle import open_bundle  # noqa: PLC0415
+        from spd.bundle import open_bundle
 
         bundle = open_bundle(graphs)
         files = {graph: bundle.graph(graph, "fp32") for graph in files}
@@ -40,7 +40,7 @@ def make_subject(row: Row, graphs: Path, inputs: Inputs) -> Subject:
 
 def dense_size(height: int, width: int) -> tuple[int, int]:
     """The size nearest to an image's whose sides are multiples of Depth Anything's patches of 14 pixels."""
-    from spd.baselines.depth_anything_weights import PATCH  # noqa: PLC0415
+    from spd.baselines.depth_anything_weights import PATCH
 
     return PATCH * max(1, round(height / PATCH)), PATCH * max(1, round(width / PATCH))
 
@@ -55,18 +55,18 @@ class Deployed(Subject):
     """A bundle on one of SPD's own backends, in float32 on a CPU, on a GPU in float16 if it has that."""
 
     def __init__(self, name: str, path: Path, inputs: Inputs) -> None:
-        from spd.bundle import open_bundle  # noqa: PLC0415
-        from spd.runtime.backend import Backend  # noqa: PLC0415
+        from spd.bundle import open_bundle
+        from spd.runtime.backend import Backend
 
         bundle = open_bundle(path)
         self._inputs = inputs
         self._backend: Backend
         if name == "tensorrt":
-            from spd.runtime.tensorrt.backend import TensorRTBackend  # noqa: PLC0415
+            from spd.runtime.tensorrt.backend import TensorRTBackend
 
             self._backend = TensorRTBackend(bundle, None, [])
         else:
-            from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # noqa: PLC0415
+            from spd.runtime.onnx_runtime import OnnxRuntimeBackend
 
             half = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
             self._backend = OnnxRuntimeBackend(bundle, name, "fp16" if half else "fp32", inputs.threads)
@@ -86,9 +86,9 @@ class OnnxRuntime(Subject):
     """Graphs on ONNX Runtime, bound as SPD's backend binds them. The encoder's outputs are the decoder's inputs."""
 
     def __init__(self, name: str, files: dict[str, Path], image: NDArray[Any], inputs: Inputs) -> None:
-        import onnxruntime  # noqa: PLC0415
+        import onnxruntime
 
-        from spd.runtime.onnx_runtime import PROVIDERS  # noqa: PLC0415
+        from spd.runtime.onnx_runtime import PROVIDERS
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -176,7 +176,7 @@ class MatrixProduct(Subject):
     """Rows and columns that `turn`'s milliseconds are for, whatever was multiplied."""
 
     def __init__(self, backend: str, threads: int) -> None:
-        from engines.profile.times import Settings  # noqa: PLC0415
+        from engines.profile.times import Settings
 
         precision = "fp16" if backend == "onnxruntime-cuda" else "fp32"
         self._settings = Settings(backend, precision, points=1, runs=1, threads=threads)
@@ -184,7 +184,7 @@ class MatrixProduct(Subject):
 
     def encode(self) -> None:
         """As in `Subject`."""
-        from engines.profile.machine import measure  # noqa: PLC0415
+        from engines.profile.machine import measure
 
         machine = measure(self._settings, bandwidth=1.0)  # the bandwidth is not asked for
         assert machine is not None

@@ -21,9 +21,9 @@ class TorchLiteral(Subject):
         """Make the network of a row; `compiled` is a folder that keeps compiled code."""
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compiled.resolve())
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # or it keeps processes for that
-        import torch  # noqa: PLC0415
+        import torch
 
-        from spd.models import seeded  # noqa: PLC0415
+        from spd.models import seeded
 
         torch.set_num_threads(inputs.threads)
         self._torch = torch

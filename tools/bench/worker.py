@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from spd.errors import SPDError
+from spd.errors import SPDError, one_line
 
 PATIENCE_SECONDS = 5
 """How long a process may take to end before it is killed."""
@@ -143,5 +143,4 @@ def _serve(pipe: Connection, log: str, make: Callable[..., Any], args: tuple[Any
 
 
 def _line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, SPDError) else f"{type(error).__name__}: {text}"
+    return one_line(error) if isinstance(error, SPDError) else f"{type(error).__name__}: {one_line(error)}"

@@ -158,7 +158,7 @@ def _ms(seconds: float) -> str:
 
 
 def _load(request: Request) -> Model:
-    from spd.runtime import load  # noqa: PLC0415 - what it imports takes longer than finding a wrong argument
+    from spd.runtime import load  # what it imports takes longer than finding a wrong argument
 
     start = time.perf_counter()
     model = load(request.engines, backend=request.backend, precision=request.precision)
@@ -183,8 +183,8 @@ def _progress(items: Iterable[Item], count: int, verbose: bool) -> Iterator[Item
     if count < 2 or verbose or not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console  # noqa: PLC0415 - 60 ms that one image does not need
-    from rich.progress import track  # noqa: PLC0415
+    from rich.console import Console  # 60 ms that one image does not need
+    from rich.progress import track
 
     yield from track(items, description="images", total=count, console=Console(stderr=True), transient=True)
 
@@ -228,7 +228,7 @@ def _gathered(request: Request, table: PointTable, answers: Sequence[Answer]) ->
 
 
 def _draw(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
-    from spd.commands.infer.picture import draw  # noqa: PLC0415 - fonts and drawing, needed for --picture only
+    from spd.commands.infer.picture import draw  # fonts and drawing, needed for --picture only
 
     pictures[0].parent.mkdir(exist_ok=True)
     for answer, path in zip(answers, pictures, strict=True):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spd.data.nyu.frame import CLIPPED, Frame
-from spd.errors import DataError, ImageError
+from spd.errors import DataError, ImageError, one_line
 from spd.preprocess import GREY16_MODES, check_image, read_image
 
 Names: TypeAlias = tuple[str, str]
@@ -64,8 +64,7 @@ def read_depth_png(path: Path, eight_bit: bool) -> tuple[npt.NDArray[np.float32]
     except ImageError as error:
         raise DataError(str(error)) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is damaged or cut off ({reason}); copy it again") from error
+        raise DataError(f"{path} is damaged or cut off ({one_line(error)}); copy it again") from error
     if kind[0] == "PNG" and kind[1] in GREY16_MODES:
         return values.astype(np.float32) / np.float32(1000), "16-bit PNG in millimetres"
     if kind == ("PNG", "L") and eight_bit:

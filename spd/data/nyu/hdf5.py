@@ -20,7 +20,7 @@ import numpy as np
 from spd.data.nyu.densedepth import FILLED
 from spd.data.nyu.files import file_names, is_data
 from spd.data.nyu.frame import Found, Frame, Split, metres
-from spd.errors import DataError
+from spd.errors import DataError, one_line
 
 if TYPE_CHECKING:
     import h5py
@@ -66,7 +66,7 @@ class Hdf5Reader:
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file, open for reading; failures inside, too, become DataErrors that name it."""
-    import h5py  # noqa: PLC0415 - needed by two layouts only
+    import h5py  # needed by two layouts only
 
     try:
         if path.stat().st_size == 0:
@@ -78,8 +78,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except DataError:
         raise
     except Exception as error:  # h5py raises nearly anything on what is damaged
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as HDF5 ({reason}); copy or download it again") from error
+        raise DataError(f"{path} cannot be read as HDF5 ({one_line(error)}); copy or download it again") from error
 
 
 def dataset(file: h5py.File, name: str, dimensions: int, kind: str) -> Any:
@@ -88,7 +87,7 @@ def dataset(file: h5py.File, name: str, dimensions: int, kind: str) -> Any:
     Raises:
         DataError: there is none of that name, or it has another number of dimensions or kind.
     """
-    import h5py  # noqa: PLC0415
+    import h5py
 
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):

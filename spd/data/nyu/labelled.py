@@ -17,7 +17,7 @@ import numpy as np
 
 from spd.data.nyu.frame import Found, Frame, Split, metres
 from spd.data.nyu.hdf5 import ENCODING, dataset, describe, open_hdf5
-from spd.errors import DataError
+from spd.errors import DataError, one_line
 
 LAYOUT = "labelled .mat"
 MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -72,15 +72,14 @@ class LabelledReader:
 
 def _numbers(path: Path, key: str, count: int) -> list[int]:
     """Numbers of a split's images, 1 to `count`."""
-    from scipy.io import loadmat  # noqa: PLC0415 - takes 0.3 s
+    from scipy.io import loadmat  # takes 0.3 s
 
     if not path.is_file():
         raise DataError(f"{path} does not exist; put {SPLITS}, which lists the images of each split, beside the .mat")
     try:
         content = loadmat(path)
     except Exception as error:  # its parser raises nearly anything on a damaged file
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as a MATLAB 5 file ({reason}); download it again") from error
+        raise DataError(f"{path} cannot be read as a MATLAB 5 file ({one_line(error)}); download it again") from error
     if key not in content:
         held = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
         raise DataError(f"{path} has no {key}, only {held}; it is not the {SPLITS} of this data set")

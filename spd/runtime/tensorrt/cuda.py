@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from spd.bundle.plans import Target
-from spd.errors import BackendError, CudaError, DeviceMemoryError
+from spd.errors import BackendError, CudaError, DeviceMemoryError, one_line
 from spd.runtime import devices
 from spd.runtime.packages import import_cuda, import_tensorrt
 
@@ -44,7 +44,7 @@ class Gpu:
             # Memory is taken and given back in a stream of its own: in another, it could end up in a captured graph.
             self._memory_stream = self._core.Device(ORDINAL).create_stream()
         except Exception as error:  # cuda-core's errors share no public base class
-            raise BackendError(f"no GPU can be used: {devices.cuda_missing() or _reason(error)}") from error
+            raise BackendError(f"no GPU can be used: {devices.cuda_missing() or one_line(error)}") from error
         self._live: dict[int, int] = {}
         self._count = itertools.count()
         self.allocations = 0
@@ -124,7 +124,7 @@ class Gpu:
     def _full(self, place: str, nbytes: int, what: str, error: Exception) -> DeviceMemoryError:
         return DeviceMemoryError(
             f"allocate failed for {what}: wanted {_mib(nbytes)} of {place} memory, {_mib(self.free_bytes)} are free on "
-            f"the GPU and SPD holds {_mib(self.live_bytes)} ({_reason(error)}); close scenes or give a cache_budget"
+            f"the GPU and SPD holds {_mib(self.live_bytes)} ({one_line(error)}); close scenes or give a cache_budget"
         )
 
 
@@ -246,7 +246,7 @@ def current_target() -> Target:
         major, minor = device.compute_capability
         name = str(device.name)
     except Exception as error:
-        raise BackendError(f"no GPU can be used: {devices.cuda_missing() or _reason(error)}") from error
+        raise BackendError(f"no GPU can be used: {devices.cuda_missing() or one_line(error)}") from error
     cuda, driver = _version(*runtime.cudaRuntimeGetVersion()), _version(*runtime.cudaDriverGetVersion())
     return Target(trt.__version__, cuda, driver, name, f"{major}.{minor}")
 
@@ -266,11 +266,7 @@ def _copy(source: DeviceBuffer, target: DeviceBuffer, what: str, stream: Any) ->
 
 
 def _failed(call: str, what: str, error: Exception) -> CudaError:
-    return CudaError(f"CUDA {call} failed for {what}: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    return CudaError(f"CUDA {call} failed for {what}: {one_line(error)}")
 
 
 def _mib(nbytes: int) -> str:

@@ -154,7 +154,7 @@ def test_without_graphs_it_goes_on_and_says_so(
 
 
 def test_what_tensorrt_refuses_names_the_tensor(loaded: Model, rooms, points, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stand_ins.trt_context import IExecutionContext  # noqa: PLC0415
+    from stand_ins.trt_context import IExecutionContext
 
     scene = loaded.encode(rooms[0])
     for method in ("set_input_shape", "set_tensor_address"):
@@ -174,7 +174,7 @@ def test_what_tensorrt_refuses_names_the_tensor(loaded: Model, rooms, points, mo
 
 
 def test_a_failed_copy_names_the_tensor(loaded: Model, rooms, points, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stand_ins.cuda_memory import Buffer  # noqa: PLC0415
+    from stand_ins.cuda_memory import Buffer
 
     scene, copy_from = loaded.encode(rooms[0]), Buffer.copy_from
     for tensor, at in (("points", 0), ("depth", 1)):

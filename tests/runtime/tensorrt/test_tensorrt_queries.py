@@ -215,7 +215,7 @@ def test_eight_threads(loaded: Model, tensorrt_any: Any, model: Model, rooms, po
 
 def test_two_scenes_overlap(loaded: Model, rooms, points, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one call waits for its stream, one on another scene runs to its end."""
-    from spd.runtime.tensorrt import cuda  # noqa: PLC0415 - the one in use
+    from spd.runtime.tensorrt import cuda  # the one in use
 
     first, second = loaded.encode(rooms[0]), loaded.encode(rooms[1])
     waits, go_on, sync = threading.Event(), threading.Event(), cuda.Stream.sync
@@ -241,7 +241,7 @@ def test_nothing_is_freed_during_a_capture(
     loaded: Model, tensorrt_any: Any, rooms, points, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scenes that the garbage collector finds meanwhile are freed right afterwards."""
-    from spd.runtime.tensorrt import cuda  # noqa: PLC0415 - the one in use
+    from spd.runtime.tensorrt import cuda  # the one in use
 
     scenes, capture, live = [loaded.encode(rooms[0]) for _ in range(5)], cuda.Stream.capture, []
 

@@ -119,7 +119,7 @@ def test_a_plan_with_other_profiles(engines: Path, tensorrt_11: Any) -> None:
 
 
 def test_host_code_stays_disabled(engines: Path, tensorrt_11: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stand_ins.trt_engine import Runtime  # noqa: PLC0415
+    from stand_ins.trt_engine import Runtime
 
     allowed, deserialise = [], Runtime.deserialize_cuda_engine
 
@@ -170,7 +170,7 @@ def test_a_package_that_cannot_be_loaded(engines: Path, tensorrt_11: Any, monkey
 
 
 def test_no_gpu(engines: Path, tensorrt_11: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stand_ins.cuda_core import Device  # noqa: PLC0415
+    from stand_ins.cuda_core import Device
 
     def set_current(self: Any) -> None:
         raise RuntimeError("no driver")
