@@ -16,7 +16,7 @@ demo: $(READY)
 	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # Needs an NVIDIA GPU; each test says what it lacks.
 test-gpu: $(READY)

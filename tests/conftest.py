@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from filelock import FileLock
 
 from export.publish import tool_versions
 
 pytest_plugins = ["stand_ins.fixtures"]
+
+# Two tests run at once, one on each core; more threads than cores only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 # A shell ignores SIGINT in what it starts in the background, and so would every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -55,21 +64,27 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def exported(request: pytest.FixtureRequest) -> Path:
     """A bundle of untrained atto in all precisions, made by the real command; do not write to it.
 
-    It takes a minute to make, so pytest's cache keeps it for as long as nothing that it is made from changes.
+    It takes a minute to make, so pytest's cache keeps it for as long as nothing that it is made from changes. Of
+    several processes of a run the first makes it, and the others wait.
     """
     cache = request.config.cache
     assert cache is not None
     folder = Path(cache.mkdir("exported")) / _source_hash()
     name = f"atto-{SMALL_HEIGHT}x{SMALL_WIDTH}"
-    if not (folder / name).is_dir():
-        for old in folder.parent.iterdir():
-            if time.time() - old.stat().st_mtime > 24 * 3600:  # a younger one may be another run's
-                shutil.rmtree(old, ignore_errors=True)
-        command = [sys.executable, "-m", "export.cli", "--seed-checkpoint", "atto", "--out", str(folder)]
-        command += ["--size", f"{SMALL_HEIGHT}x{SMALL_WIDTH}", "--max-points", "512", "--with-routes"]
-        command += ["--precision", "fp16", "--precision", "bf16"]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / name).is_dir():
+            _export(folder)
     return folder / name
+
+
+def _export(folder: Path) -> None:
+    for old in folder.parent.iterdir():
+        if old.is_dir() and time.time() - old.stat().st_mtime > 24 * 3600:  # a younger one may be another run's
+            shutil.rmtree(old, ignore_errors=True)
+    command = [sys.executable, "-m", "export.cli", "--seed-checkpoint", "atto", "--out", str(folder)]
+    command += ["--size", f"{SMALL_HEIGHT}x{SMALL_WIDTH}", "--max-points", "512", "--with-routes"]
+    command += ["--precision", "fp16", "--precision", "bf16"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _source_hash() -> str:
@@ -84,6 +99,15 @@ def _source_hash() -> str:
 
 
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Path:
-    """A copy of the exported bundle that a test may damage."""
-    return Path(shutil.copytree(exported, tmp_path / "engines" / exported.name))
+def bundle(exported: Path, tmp_path: Path) -> Iterator[Path]:
+    """The exported bundle, for a test to damage. Its graphs are links to the shared ones: replace them, never edit."""
+    folder = tmp_path / "engines" / exported.name
+    folder.mkdir(parents=True)
+    graphs = sorted(exported.glob("*.onnx"))
+    for path in exported.iterdir():
+        (os.link if path in graphs else shutil.copyfile)(path, folder / path.name)
+    before = [path.stat().st_mtime_ns for path in graphs]
+    yield folder
+    if [path.stat().st_mtime_ns for path in graphs] != before:
+        shutil.rmtree(exported.parent)
+        pytest.fail("the test wrote into a graph of the shared bundle; it must put another file in its place")
