@@ -14,13 +14,12 @@ from engines.executor import Executor
 from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, step, watch
-from engines.proof import prove
+from engines.proof import Gate, prove, read_gate
 from engines.publish import publish, read_report, staged_bundle, staging
-from engines.reference import Gate, Reference, make_reference, read_gate
 from engines.timing_cache import TimingCache, default_path
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
-from spd.bundle.manifest import GRAPHS, Manifest
+from spd.bundle.manifest import GATE, GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
 from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
@@ -98,7 +97,7 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
         BackendError: TensorRT or a GPU is missing, or fails.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
         ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
-        ParityError: the engines do not compute what the float32 graphs compute.
+        ParityError: the engines do not compute what the model computes.
         InputError: the buckets do not fit the bundle.
         OSError: a file cannot be written.
     """
@@ -118,9 +117,7 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
         plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
         proofs: tuple[Comparison, ...] = ()
         if options.verify:
-            with step(console, "running the float32 graphs on the CPU"):
-                reference = make_reference(bundle)
-            proofs = tuple(_prove(bench, p, _of(plans, p), gates[p], reference) for p in precisions)
+            proofs = tuple(_prove(bench, p, _of(plans, p), gates[p]) for p in precisions)
         records = tuple(plan.record for plan in plans)
         proof_of = {proof.precision: proof for proof in proofs}
         report = {p: _report(target, _of(plans, p), proof_of.get(p)) for p in precisions}
@@ -197,7 +194,7 @@ def _layers(plan: bytes, name: str) -> str:
     return str(inspector.get_engine_information(runtime.trt.LayerInformationFormat.JSON))
 
 
-def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate, reference: Reference) -> Comparison:
+def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate) -> Comparison:
     """Run the staged plans as the runtime would load them, and compare."""
     bundle = staged_bundle(bench.bundle, bench.folder, tuple(plan.record for plan in plans))
     gpu, runtime = Gpu(), Runtime()
@@ -207,7 +204,7 @@ def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Ga
             for plan in plans:
                 executors.append(Executor(gpu, Engine(runtime, bundle, plan.record, bench.target), precision))
             encoder, decoder = executors
-            return prove(precision, encoder, decoder, reference, gate, tick)
+            return prove(precision, encoder, decoder, gate, tick)
         finally:
             for executor in executors:
                 executor.close()
@@ -224,5 +221,5 @@ def _report(target: Target, plans: tuple[BuiltPlan, ...], proof: Comparison | No
     return {
         "target": asdict(target),
         **{plan.record.graph: {"build_seconds": round(plan.seconds, 1), **plan.inspection.as_dict()} for plan in plans},
-        "proof": None if proof is None else {"reference": "the float32 graphs on onnxruntime-cpu", **proof.as_dict()},
+        "proof": None if proof is None else {"reference": GATE, **proof.as_dict()},
     }

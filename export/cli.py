@@ -26,8 +26,8 @@ Examples:
   spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
   spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
 
-A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, and
-parity.json, the comparison with the PyTorch model. It appears only if that comparison passes.
+A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, parity.json,
+the comparison with the PyTorch model, and gate.npz, what it was compared with. It appears only if the graphs pass.
 """
 
 

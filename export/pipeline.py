@@ -19,7 +19,7 @@ from export.publish import (
     write_manifest,
 )
 from export.reference import make_reference
-from spd.bundle import PARITY, Manifest
+from spd.bundle import GATE, PARITY, Manifest
 from spd.bundle.contract import PRECISIONS
 from spd.checkpoint import load_checkpoint, weights_sha256
 from spd.config import PRESETS, preset_name
@@ -111,6 +111,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
             for files in written:
                 with phases(f"verifying {files.precision}") as tick:
                     results.append(verify(model, files, reference, limits.max_points, tick))
+            reference.write(folder / GATE)
             write_json(folder / PARITY, {result.precision: result.as_dict() for result in results})
         with phases("publishing"):
             manifest = Manifest(

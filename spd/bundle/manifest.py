@@ -18,6 +18,7 @@ FORMAT = "spd-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARITY = "parity.json"
+GATE = "gate.npz"
 GRAPHS = ("encoder", "decoder")
 
 
