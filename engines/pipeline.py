@@ -15,7 +15,7 @@ from engines.inspection import Inspection, check_precision, inspect_plan, island
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, step, watch
 from engines.proof import Gate, prove, read_gate
-from engines.publish import publish, read_report, staged_bundle, staging
+from engines.publish import publish, read_report, staged_bundle
 from engines.timing_cache import TimingCache, default_path
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
@@ -25,6 +25,7 @@ from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
+from spd.staging import staging
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
     say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
     cache = TimingCache(options.timing_cache, target, say)
     builder = PlanBuilder(options.plan, cache, say if options.verbose else None)
-    with staging(bundle.path) as folder:
+    with staging(bundle.path, "spd-build") as folder:
         bench = _Bench(bundle, options, target, folder, builder, console)
         plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
         proofs: tuple[Comparison, ...] = ()

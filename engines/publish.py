@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,10 @@ from spd.bundle import Bundle
 from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
 from spd.bundle.plans import PlanRecord
 from spd.errors import BundleError
-from spd.files import is_alive, write_atomically
+from spd.files import write_atomically
 
 REPORT = "engines.json"
 """What was measured of a bundle's plans, by precision: layers, precision and proof."""
-
-_PREFIX, _SUFFIX = ".spd-build.", ".partial"
-
-
-@contextmanager
-def staging(bundle: Path) -> Iterator[Path]:
-    """A hidden folder in the bundle, removed at the end; also removes what killed builds left.
-
-    Raises:
-        OSError: the bundle cannot be written to.
-    """
-    for leftover in bundle.glob(f"{_PREFIX}*{_SUFFIX}"):
-        owner = leftover.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-        # In a container, every build may be process 1.
-        if owner.isdigit() and (int(owner) == os.getpid() or not is_alive(int(owner))):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = bundle / f"{_PREFIX}{os.getpid()}{_SUFFIX}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:
@@ -75,7 +51,7 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
 
     Args:
         bundle: as it is on disk now.
-        folder: from `staging`, with the plans.
+        folder: with the plans, on the same disk.
         records: the plans.
         report: what to say of their precisions in `engines.json`.
 

@@ -12,7 +12,6 @@ from export.phases import Phases
 from export.publish import (
     check_target,
     file_records,
-    staged,
     tool_versions,
     write_graphs,
     write_json,
@@ -24,6 +23,7 @@ from spd.bundle.contract import PRECISIONS
 from spd.checkpoint import load_checkpoint, weights_sha256
 from spd.config import PRESETS, preset_name
 from spd.models import SPD, seeded
+from spd.staging import staged
 
 
 @dataclass(frozen=True)

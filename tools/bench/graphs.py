@@ -15,6 +15,7 @@ from pathlib import Path
 from spd.config import SPDConfig, preset_name
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import package_versions
+from spd.staging import staged
 from tools.bench.worker import Worker, WorkerError
 
 ROOT = Path(__file__).parents[2]
@@ -100,8 +101,6 @@ def prepare(
 
 def make_graphs(wanted: Wanted, folder: Path) -> None:
     """Export one network to a folder that appears only when it is complete; the work of a `Worker`."""
-    from export.publish import staged  # 5 s that the benchmark itself does without
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
