@@ -14,9 +14,9 @@ from calib.lowering import DepthError, Lowering, outermost
 from calib.ranges import Ranges, measure_ranges
 from calib.samples import Sample
 from export.graphs import GraphOptions, torch_dtype
-from export.phases import Phases
 from export.policy import Policy
 from spd.bundle.gate import TOLERANCES, Tolerance
+from spd.commands.progress import Phases
 from spd.models import SPD
 
 HEADROOM = 4.0

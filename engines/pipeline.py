@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from engines.builder import PlanBuilder, PlanOptions
 from engines.executor import Executor
 from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
 from engines.profiles import graph_profiles
-from engines.progress import BuildState, step, watch
+from engines.progress import BuildState, watch
 from engines.proof import Gate, prove, read_gate
 from engines.publish import publish, read_report, staged_bundle
 from engines.timing_cache import TimingCache, default_path
@@ -21,6 +19,7 @@ from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
 from spd.bundle.manifest import GATE, GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
+from spd.commands.progress import Phases
 from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
@@ -77,7 +76,7 @@ class _Bench:
     target: Target
     folder: Path
     builder: PlanBuilder
-    console: Console
+    phases: Phases
 
 
 def why_not() -> str | None:
@@ -89,7 +88,7 @@ def why_not() -> str | None:
     return None
 
 
-def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
+def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     """Build, inspect and prove engines for the GPU at hand and put them into the bundle.
 
     Nothing in the bundle changes unless every step succeeds. Ctrl-C raises KeyboardInterrupt once TensorRT has stopped.
@@ -107,14 +106,11 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
     gates = {precision: read_gate(bundle, precision) for precision in precisions} if options.verify else {}
     target = current_target()
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
-
-    say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
-    cache = TimingCache(options.timing_cache, target, say)
-    builder = PlanBuilder(options.plan, cache, say if options.verbose else None)
+    phases.say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
+    cache = TimingCache(options.timing_cache, target, phases.say)
+    builder = PlanBuilder(options.plan, cache, phases.say if options.verbose else None)
     with staging(bundle.path, "spd-build") as folder:
-        bench = _Bench(bundle, options, target, folder, builder, console)
+        bench = _Bench(bundle, options, target, folder, builder, phases)
         plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
         proofs: tuple[Comparison, ...] = ()
         if options.verify:
@@ -155,7 +151,7 @@ def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
         f"building {graph} {precision}",
         lambda: bench.builder.build(source, inputs, profiles, state),
         state,
-        bench.console,
+        bench.phases,
     )
     seconds = time.monotonic() - begin
     file = f"{graph}.{precision}.engine"
@@ -199,7 +195,7 @@ def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Ga
     """Run the staged plans as the runtime would load them, and compare."""
     bundle = staged_bundle(bench.bundle, bench.folder, tuple(plan.record for plan in plans))
     gpu, runtime = Gpu(), Runtime()
-    with step(bench.console, f"proving {precision}") as tick:
+    with bench.phases(f"proving {precision}") as tick:
         executors: list[Executor] = []
         try:
             for plan in plans:

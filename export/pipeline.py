@@ -8,7 +8,6 @@ from pathlib import Path
 from export.graphs import GraphOptions, build_graphs
 from export.operators import check_operators
 from export.parity import ParityResult, verify
-from export.phases import Phases
 from export.publish import (
     check_target,
     file_records,
@@ -21,6 +20,7 @@ from export.reference import make_reference
 from spd.bundle import GATE, PARITY, Manifest
 from spd.bundle.contract import PRECISIONS
 from spd.checkpoint import load_checkpoint, weights_sha256
+from spd.commands.progress import Phases
 from spd.config import PRESETS, preset_name
 from spd.models import SPD, seeded
 from spd.staging import staged

@@ -203,9 +203,9 @@ def count_all() -> dict[str, dict[str, Counts]]:
     """All figures by case and precision; takes two minutes on one core."""
     from rich.console import Console
 
-    from export.phases import Phases
     from export.pipeline import Options, export_bundle, load_source  # torch
     from spd.bundle import open_bundle
+    from spd.commands.progress import Phases
 
     phases = Phases(Console(stderr=True))
     with tempfile.TemporaryDirectory() as folder:

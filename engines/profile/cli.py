@@ -93,12 +93,16 @@ def _profile(
     from engines.profile.report import show
     from engines.profile.run import profile
     from engines.profile.times import Settings
+    from spd.commands.progress import Phases
     from spd.files import write_atomically
 
+    # Drawing a bar ten times a second would take time from what is measured.
+    phases = Phases(Console(stderr=True), live=False)
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
     report = profile(
         bundle,
         settings,
+        phases,
         None if peak_gflops is None else peak_gflops * 1e9,
         None if bandwidth is None else bandwidth * 1e9,
     )

@@ -14,7 +14,7 @@ from calib import choose
 from calib.choose import Calibration, Settings, calibrate
 from calib.lowering import DepthError
 from calib.ranges import Ranges, TensorRange
-from export.phases import Phases
+from spd.commands.progress import Phases
 
 UNITS = ("encoder.a", "encoder.b", "decoder.c")
 INSIDE = {"encoder.a": ["encoder.a.small", "encoder.a.large"], "encoder.b": [], "decoder.c": ["decoder.c.only"]}

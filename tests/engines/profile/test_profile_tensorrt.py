@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from importlib import import_module
@@ -9,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from runtime.tensorrt_support import add_engines, nothing_left
 
 from spd.bundle import open_bundle
+from spd.commands.progress import Phases
 from spd.errors import BackendError
 
 BUCKETS = (4, 16)
+
+
+def silent() -> Phases:
+    return Phases(Console(file=io.StringIO()))
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_every_layer_gets_its_block_and_its_times(bundle: Path, profiler: list[s
     profile_run, times = import_module("engines.profile.run"), import_module("engines.profile.times")
     settings = times.Settings("tensorrt", "fp32", 5, 1)
     with nothing_left(tensorrt_any):
-        report = profile_run.profile(bundle, settings, flops=1e12, bandwidth=1e11)
+        report = profile_run.profile(bundle, settings, silent(), flops=1e12, bandwidth=1e11)
     encoder, decoder = report.times
     assert (encoder.points, decoder.points) == (0, 16), "5 points run in the bucket of 16"
     assert all(name.endswith("[profile 1]") for name in (o.name for o in decoder.operators))
@@ -108,4 +115,4 @@ def test_a_bundle_without_engines_is_refused(bundle: Path, tensorrt_11: Any) -> 
     profile_run, times = import_module("engines.profile.run"), import_module("engines.profile.times")
     assert open_bundle(bundle).manifest.engines == ()
     with pytest.raises(BackendError, match=r"has no TensorRT engines; build them on this machine: spd-build"):
-        profile_run.profile(bundle, times.Settings("tensorrt", "fp32", 5, 2))
+        profile_run.profile(bundle, times.Settings("tensorrt", "fp32", 5, 2), silent())
