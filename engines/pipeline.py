@@ -9,7 +9,8 @@ from typing import Any
 
 from engines.builder import PlanBuilder, PlanOptions
 from engines.executor import Executor
-from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
+from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
+from engines.inspector import Layer, plan_layers
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, watch
 from engines.proof import Gate, prove, read_gate
@@ -158,7 +159,7 @@ def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
     with write_atomically(bench.folder / file) as out:
         out.write(plan)
     islands = island_paths(graph, manifest.config, manifest.float32_modules)
-    inspection = inspect_plan(_layers(plan, file), precision, islands)
+    inspection = inspect_layers(_layers(plan, file), precision, islands)
     check_precision(inspection, f"engine of the {graph}")
     record = PlanRecord(
         graph=graph,
@@ -179,16 +180,13 @@ def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
     return BuiltPlan(record, inspection, seconds)
 
 
-def _layers(plan: bytes, name: str) -> str:
-    """The inspector's JSON for a plan."""
+def _layers(plan: bytes, file: str) -> tuple[Layer, ...]:
+    """The layers of a serialized plan."""
     runtime = Runtime()
     engine = runtime.deserialise(plan)
     if engine is None:
-        raise runtime.error("deserialize_cuda_engine", name)
-    inspector = engine.create_engine_inspector()
-    if inspector is None:
-        raise runtime.error("create_engine_inspector", name)
-    return str(inspector.get_engine_information(runtime.trt.LayerInformationFormat.JSON))
+        raise runtime.error("deserialize_cuda_engine", file)
+    return plan_layers(runtime, engine, file)
 
 
 def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate) -> Comparison:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import import_onnx
+from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.errors import BackendError
 from spd.runtime.available import unavailable

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import import_onnx
+from engines.profile.sizes import import_onnx
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from engines.profile.trace import read_trace
 from spd.bundle import Bundle

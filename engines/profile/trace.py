@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engines.profile.blocks import OTHER, blocks_of_nodes
-from engines.profile.cost import VIEWS, weights_nbytes
+from engines.profile.cost import VIEWS
+from engines.profile.sizes import Sizes
 from engines.profile.times import OperatorTimes
 from spd.errors import BackendError
 
@@ -44,7 +45,7 @@ def read_trace(text: str, graph: str, optimised: Any, warm_up: int) -> tuple[Ope
         )
     (executed,) = sequences
     blocks = blocks_of_nodes(graph, optimised.node)
-    weights = weights_nbytes(optimised)
+    weights = Sizes(optimised, "the optimised graph").weights_nbytes()
     found = []
     for (name, kind), node, times, event in zip(
         executed, _nodes(optimised.node, executed), zip(*seconds, strict=True), runs[0], strict=True
