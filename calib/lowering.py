@@ -52,8 +52,8 @@ class Lowering:
             ExportError: a depth is not finite in float32.
         """
         self._model, self._dtype, self._options, self._samples = model, dtype, options, samples
-        self._exact = _pair(model, torch.float32, options, ())
-        self.lowerable = _lowerable(_pair(model, dtype, options, ()), dtype)
+        self._exact = _graph_modules(model, torch.float32, options, ())
+        self.lowerable = _lowerable_names(_graph_modules(model, dtype, options, ()), dtype)
         """Modules that a policy may name and that are not float32 anyway, by their path."""
         self.units = outermost(self.lowerable)
         """Those of them that lie in no other."""
@@ -76,12 +76,12 @@ class Lowering:
 
     def whole(self, kept: Collection[str], tick: Callable[[float], None]) -> DepthError:
         """Error of the whole network in the lower precision with the modules `kept` in float32."""
-        graphs = _pair(self._model, self._dtype, self._options, kept)
+        graphs = _graph_modules(self._model, self._dtype, self._options, kept)
         errors = []
         for i, sample in enumerate(self._samples):
             tick(i / len(self._samples))
-            with _rounded_once():
-                errors.append(_error(graphs, _encode(graphs, sample), sample, self._depths[i]))
+            with _products_rounded_once():
+                errors.append(_depth_error(graphs, _encode(graphs, sample), sample, self._depths[i]))
         return DepthError.worst(errors)
 
     def alone(self, unit: str, kept: Collection[str], most: int) -> DepthError:
@@ -116,9 +116,9 @@ class Lowering:
         return {unit: DepthError.worst(found) for unit, found in errors.items()}
 
     def _run(self, graph: str, i: int, sample: Sample) -> DepthError:
-        with _rounded_once():
+        with _products_rounded_once():
             cache = _encode(self._exact, sample) if graph == "encoder" else self._caches[i]
-            return _error(self._exact, cache, sample, self._depths[i])
+            return _depth_error(self._exact, cache, sample, self._depths[i])
 
     def _outputs(self, sample: Sample) -> dict[str, Tensor]:
         """What the encoder's units give, in the order in which they run."""
@@ -136,8 +136,8 @@ class Lowering:
 
     def _low_units(self, units: Sequence[str], kept: Collection[str]) -> dict[str, nn.Module]:
         """Units in the lower precision, with casts around them."""
-        low = _pair(self._model, self._dtype, self._options, [name for name in kept if name not in units])
-        host = _pair(self._model, torch.float32, self._options, ())
+        low = _graph_modules(self._model, self._dtype, self._options, [name for name in kept if name not in units])
+        host = _graph_modules(self._model, torch.float32, self._options, ())
         for graph in GRAPHS:
             compute_in(host[graph], low[graph], Policy(tuple(units)).of(graph), self._dtype, torch.float32)
         return {unit: _submodule(host, unit) for unit in units}
@@ -170,7 +170,7 @@ class _Remembered(nn.Module):
 class _ProductsInFloat32(TorchDispatchMode):
     """Low-precision products multiply in float32 and round once, as tensor cores do and as `export.evaluate` does.
 
-    torch's own float16 products take 20 to 60 times as long on a CPU, and accumulate as they like.
+    On a CPU torch's float16 products take 20 to 60 times as long, and their accumulation is not specified.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -181,11 +181,13 @@ class _ProductsInFloat32(TorchDispatchMode):
         return func(*wide, **(kwargs or {})).to(args[0].dtype)
 
 
-def _rounded_once() -> TorchDispatchMode:
+def _products_rounded_once() -> TorchDispatchMode:
     return _ProductsInFloat32()  # type: ignore[no-untyped-call]
 
 
-def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
+def _graph_modules(
+    model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]
+) -> dict[str, nn.Module]:
     pair = deployed(model, dtype, replace(options, policy=Policy(tuple(kept)), with_routes=False))
     return dict(zip(GRAPHS, pair, strict=True))
 
@@ -195,7 +197,7 @@ def _submodule(graphs: dict[str, nn.Module], name: str) -> nn.Module:
     return graphs[graph].get_submodule(path)
 
 
-def _lowerable(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
+def _lowerable_names(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
     names = [f"{graph}.{path}" for graph, module in graphs.items() for path in lowerable_modules(module)]
     # The last layer of the head is an island (design 5).
     return [name for name in names if not isinstance(m := _submodule(graphs, name), Dense) or m.weight.dtype == dtype]
@@ -219,7 +221,9 @@ def _decode(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sam
     return depth
 
 
-def _error(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor) -> DepthError:
+def _depth_error(
+    graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor
+) -> DepthError:
     try:
         depth = _decode(graphs, cache, sample)
     except IndexError:  # learned offsets that are NaN point to no row of the map

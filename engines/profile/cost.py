@@ -1,6 +1,6 @@
 """What the blocks of an exported graph cost whatever runs them: multiply-accumulates, and bytes that must be moved.
 
-Counted on the graph as it was exported, so that runtimes that fuse differently are held to the same floor.
+They are counted on the graph as it was exported. Runtimes that fuse differently are held to the same floor.
 """
 
 from __future__ import annotations

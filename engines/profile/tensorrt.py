@@ -57,8 +57,8 @@ def profile_tensorrt(
         if profile.points is not None and points.shape[1] <= profile.points[2]
     )
     padded = np.pad(points, ((0, 0), (0, size - points.shape[1]), (0, 0)))
-    encoder, cache = _operators(bundle, records["encoder"], settings, 0, {"image": image})
-    decoder, _ = _operators(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
+    encoder, cache = _time_layers(bundle, records["encoder"], settings, 0, {"image": image})
+    decoder, _ = _time_layers(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
     return GraphTimes("encoder", encoder, encoder_calls, 0), GraphTimes("decoder", decoder, decoder_calls, size)
 
 
@@ -76,7 +76,7 @@ class ProfiledEngine(Engine):
         """As in `Engine`; its one run goes into `runs`."""
         made = super().context(profile, scratch, stream)
         self.runs.append({})
-        self._profilers.append(_profiler(self.runtime.trt, self.runs[-1]))
+        self._profilers.append(_make_profiler(self.runtime.trt, self.runs[-1]))
         made._context.profiler = self._profilers[-1]
         return made
 
@@ -89,7 +89,7 @@ class ProfiledEngine(Engine):
         return plan_layers(self.runtime, self._engine, self.name)
 
 
-def _profiler(trt: Any, seconds: dict[str, float]) -> Any:
+def _make_profiler(trt: Any, seconds: dict[str, float]) -> Any:
     class Profiler(trt.IProfiler):  # type: ignore[misc] # the base class is Any where TensorRT is not installed
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
@@ -100,7 +100,7 @@ def _profiler(trt: Any, seconds: dict[str, float]) -> Any:
     return Profiler()
 
 
-def _operators(
+def _time_layers(
     bundle: Bundle, record: PlanRecord, settings: Settings, profile: int, inputs: Arrays
 ) -> tuple[tuple[OperatorTimes, ...], Arrays]:
     """The layers of one engine with their times, and its outputs."""
