@@ -95,6 +95,7 @@ def test_an_unverified_bundle_needs_no_verify(bundle: Path, tensorrt_10: Machine
 def test_a_changed_file(bundle: Path, tensorrt_10: Machine, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
+    (bundle / name).unlink()
     (bundle / name).write_bytes(data)
     assert f"{name} is not the file that was exported" in refused(bundle)
     assert tensorrt_10.counts.events["builds"] == 0
