@@ -52,8 +52,8 @@ class Lowering:
             ExportError: a depth is not finite in float32.
         """
         self._model, self._dtype, self._options, self._samples = model, dtype, options, samples
-        self._exact = _graph_modules(model, torch.float32, options, ())
-        self.lowerable = _lowerable_names(_graph_modules(model, dtype, options, ()), dtype)
+        self._exact = _pair(model, torch.float32, options, ())
+        self.lowerable = _lowerable_names(_pair(model, dtype, options, ()), dtype)
         """Modules that a policy may name and that are not float32 anyway, by their path."""
         self.units = outermost(self.lowerable)
         """Those of them that lie in no other."""
@@ -76,7 +76,7 @@ class Lowering:
 
     def whole(self, kept: Collection[str], tick: Callable[[float], None]) -> DepthError:
         """Error of the whole network in the lower precision with the modules `kept` in float32."""
-        graphs = _graph_modules(self._model, self._dtype, self._options, kept)
+        graphs = _pair(self._model, self._dtype, self._options, kept)
         errors = []
         for i, sample in enumerate(self._samples):
             tick(i / len(self._samples))
@@ -136,8 +136,8 @@ class Lowering:
 
     def _low_units(self, units: Sequence[str], kept: Collection[str]) -> dict[str, nn.Module]:
         """Units in the lower precision, with casts around them."""
-        low = _graph_modules(self._model, self._dtype, self._options, [name for name in kept if name not in units])
-        host = _graph_modules(self._model, torch.float32, self._options, ())
+        low = _pair(self._model, self._dtype, self._options, [name for name in kept if name not in units])
+        host = _pair(self._model, torch.float32, self._options, ())
         for graph in GRAPHS:
             compute_in(host[graph], low[graph], Policy(tuple(units)).of(graph), self._dtype, torch.float32)
         return {unit: _submodule(host, unit) for unit in units}
@@ -185,9 +185,7 @@ def _products_rounded_once() -> TorchDispatchMode:
     return _ProductsInFloat32()  # type: ignore[no-untyped-call]
 
 
-def _graph_modules(
-    model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]
-) -> dict[str, nn.Module]:
+def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
     pair = deployed(model, dtype, replace(options, policy=Policy(tuple(kept)), with_routes=False))
     return dict(zip(GRAPHS, pair, strict=True))
 
