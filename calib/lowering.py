@@ -186,7 +186,8 @@ def _products_rounded_once() -> TorchDispatchMode:
 
 
 def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
-    pair = deployed(model, dtype, replace(options, policy=Policy(tuple(kept)), with_routes=False))
+    without_routes = replace(options, policy=Policy(tuple(kept)), with_routes=False)
+    pair = deployed(model, dtype, without_routes, for_gpu=True)  # modules of float32 are put into it, and the reverse
     return dict(zip(GRAPHS, pair, strict=True))
 
 

@@ -43,7 +43,10 @@ def first_bad_tensor(
         A phrase that names the first tensor beyond the tolerance, or says that there is none.
     """
     height, width = images.shape[1:3]
-    exact = Precision.of(torch.float32)
+    dtype = decoder.graph.inputs[0].dtype
+    assert dtype is not None
+    form = Precision.of(getattr(torch, str(dtype.numpy())))
+    exact = Precision.of(torch.float32, for_gpu=form.for_gpu)
     expected, cache = module_outputs(DeployedEncoder(model, exact), (images,))
     assert isinstance(cache, tuple)
     found = _first_tensor_off(encoder, {"image": images}, expected, tolerance)
