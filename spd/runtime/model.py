@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from spd.bundle import Manifest
 from spd.errors import PointsError, SPDError
-from spd.preprocess import ImageSource, Letterbox, inside, read_image
+from spd.images import ImageSource, read_image
+from spd.preprocess import Letterbox, inside
 from spd.runtime.backend import Backend
 from spd.runtime.residency import Residency, Resident
 

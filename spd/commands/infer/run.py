@@ -24,8 +24,9 @@ from spd.commands.infer.targets import picture_paths
 from spd.commands.places import check_file
 from spd.errors import PointsError
 from spd.files import write_atomically
+from spd.images import check_image, read_image
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
-from spd.preprocess import check_image, inside, read_image
+from spd.preprocess import inside
 
 if TYPE_CHECKING:
     from spd.runtime import Model
