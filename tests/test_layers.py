@@ -24,6 +24,7 @@ LIGHT = (
     "spd.runtime",
     "spd.bundle",
     "spd.errors",
+    "spd.images",
     "spd.preprocess",
     "spd.bundle.contract",
     "spd.config",

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.gate import check_images
 from spd.errors import BundleError, InputError, SPDError
-from spd.preprocess import Letterbox, read_image
+from spd.images import read_image
+from spd.preprocess import Letterbox
 
 DEFAULT_POINTS = 256
 

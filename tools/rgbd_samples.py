@@ -15,7 +15,7 @@ from PIL import Image
 
 from spd.data.pairs import Pair
 from spd.errors import DataError, ImageError
-from spd.preprocess import read_image
+from spd.images import read_image
 
 MANIFEST = "manifest.csv"
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from spd.baselines.depth_anything_weights import PATCH, SIZE, load_weights, random_small
 from spd.errors import BackendError, InputError, PointsError
-from spd.preprocess import ImageSource, inside, read_image
+from spd.images import ImageSource, read_image
+from spd.preprocess import inside
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from spd.bundle import Manifest
 from spd.errors import PointsError, SPDError
-from spd.preprocess import ImageSource, Letterbox, inside, read_image
+from spd.images import ImageSource, read_image
+from spd.preprocess import Letterbox, inside
 from spd.runtime.backend import Backend
 from spd.runtime.residency import Residency, Resident
 
@@ -37,11 +38,12 @@ class Model:
         """Encode an image once; query the scene as often as you like.
 
         Args:
-            image: a path, a PIL image, or a uint8 array [H, W, 3] in RGB order, of any size. EXIF orientation is
-                applied.
+            image: a path; the bytes of an image file; a file opened in binary mode; a PIL image; or a uint8 array
+                [H, W, 3] in RGB order or [H, W] grey, or what converts itself to one, such as a tensor in the host's
+                memory. Of any size. EXIF orientation is applied.
 
         Raises:
-            ImageError: the image cannot be read.
+            ImageError: the image cannot be read, or is of another type or shape.
             SPDError: the model is closed.
         """
         residency = self._residency

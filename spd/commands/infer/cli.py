@@ -20,6 +20,7 @@ Examples:
   spd-infer --points rows_with_image_column.csv > depths.csv
   spd-infer photo.jpg --points pts.csv --intrinsics 518.9,519.5,325.6,253.7
   echo 320.5,240.5 | spd-infer photo.jpg --points -
+  cat photo.jpg | spd-infer - --points grid:500
 """
 
 
@@ -80,8 +81,8 @@ def _intrinsics(
 def main(**arguments: Any) -> None:
     """Print the metric depth at chosen pixels of photos.
 
-    Reads IMAGE (photos, or folders of photos) and the points, and prints the rows of the points as they are, with a
-    column `depth` added: metres, six significant digits.
+    Reads IMAGE (photos, folders of photos, or - for stdin) and the points, and prints the rows of the points as they
+    are, with a column `depth` added: metres, six significant digits.
 
     (0, 0) is the upper left corner of the photo as a viewer shows it, u goes right, v goes down, and the centre of the
     first pixel is (0.5, 0.5).

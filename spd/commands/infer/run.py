@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spd.commands.cli import note, write_stdout
-from spd.commands.infer.images import Task, find_images, tasks_of_rows
+from spd.commands.infer.images import Task, check_stdin, find_images, read_pipes, tasks_of_rows
 from spd.commands.infer.outputs import WRITERS, Block, check_columns, to_csv
 from spd.commands.infer.pipeline import encoded_ahead
 from spd.commands.infer.targets import picture_paths
@@ -25,7 +25,7 @@ from spd.commands.places import check_file
 from spd.errors import PointsError
 from spd.files import write_atomically
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
-from spd.preprocess import check_image, inside, read_image
+from spd.preprocess import inside
 
 if TYPE_CHECKING:
     from spd.runtime import Model
@@ -93,6 +93,7 @@ def infer(request: Request) -> None:
         click.UsageError: the request contradicts itself, or its results have no place to go.
         OSError: a result cannot be written.
     """
+    check_stdin(request.images, request.points)
     source = read_points(request.points)
     table = source if isinstance(source, PointTable) else None
     given = find_images(request.images)
@@ -110,8 +111,7 @@ def infer(request: Request) -> None:
     if request.out is not None:
         check_file(request.out, "--out", WRITERS, inputs)
     pictures = picture_paths(request.picture, [task.path for task in tasks], inputs)
-    for task in tasks:
-        check_image(task.path)
+    tasks = read_pipes(tasks)
     with closing(_answers(request, source, tasks)) as found:
         answers = list(_progress(found, len(tasks), request.verbose))
     if table is not None and names is not None:
@@ -135,7 +135,7 @@ def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Tas
                 depth = scene.depth(question.points, outside="nan" if request.allow_outside else "error")
             if request.verbose:
                 note(
-                    f"{question.task.path}: {question.width} x {question.height} pixels, "
+                    f"{question.task.name}: {question.width} x {question.height} pixels, "
                     f"read {_ms(question.read_seconds)}, encoded {_ms(encoded.seconds)}, "
                     f"{len(question.points)} points {_ms(time.perf_counter() - start)}"
                 )
@@ -145,7 +145,7 @@ def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Tas
 def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image]:
     """Read an image, and find its points; each of them lies inside unless the request allows others."""
     start = time.perf_counter()
-    image = read_image(task.path)
+    image = task.read()
     table = source.table(*image.size) if isinstance(source, Pattern) else source
     points = table.points if task.rows is None else table.points[task.rows]
     if not request.allow_outside:
@@ -196,7 +196,7 @@ def _check_inside(points: NDArray[np.float64], table: PointTable, task: Task, im
         u, v = points[outside[0]].tolist()
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         raise PointsError(
-            f"{table.name} row {table.lines[row]}{others}: point ({u:g}, {v:g}) is outside {task.path}, which is "
+            f"{table.name} row {table.lines[row]}{others}: point ({u:g}, {v:g}) is outside {task.name}, which is "
             f"{image.width} x {image.height} pixels; correct it, or pass --allow-outside for empty depths"
         )
 
@@ -232,7 +232,7 @@ def _draw(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
 
     pictures[0].parent.mkdir(exist_ok=True)
     for answer, path in zip(answers, pictures, strict=True):
-        picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
+        picture = draw(answer.question.task.read(), answer.question.points, answer.depth)
         with write_atomically(path) as file:
             picture.save(file, format="PNG")
 

@@ -132,14 +132,17 @@ def test_no_points(model: StubModel, suffix: str) -> None:
 
 
 def test_several_images_share_the_points(model: StubModel) -> None:
-    result = run("a.png", "more", "more/b.png", "--points", "pts.csv", "--out", "out.csv")
+    """Each argument is answered, also one that is found twice."""
+    result = run("a.png", "more", "more/b.png", "a.png", "--points", "pts.csv", "--out", "out.csv")
     assert (result.exit_code, result.output) == (0, "")
     table = rows(Path("out.csv").read_text())
     assert table[0] == ["image", "u", "v", "depth"]
     b = str(Path("more", "b.png"))
-    assert [row[0] for row in table[1:]] == ["a.png", "a.png", b, b]
-    assert [float(row[3]) for row in table[1:]] == pytest.approx([65.107, 65.00475, 101.107, 101.00475], rel=1e-5)
-    assert model.encoded == [(64, 48), (100, 50)]
+    assert [row[0] for row in table[1:]] == ["a.png", "a.png", b, b, b, b, "a.png", "a.png"]
+    a_depths, b_depths = [65.107, 65.00475], [101.107, 101.00475]
+    depths = [*a_depths, *b_depths, *b_depths, *a_depths]
+    assert [float(row[3]) for row in table[1:]] == pytest.approx(depths, rel=1e-5)
+    assert model.encoded == [(64, 48), (100, 50), (100, 50), (64, 48)]
     assert len(model.loaded) == 1
 
 
