@@ -245,7 +245,7 @@ def test_every_sample_photo_is_answered(samples: Path, exported: Path, tmp_path:
     for path in set(paths) - set(photos):
         done = run(tmp_path, path, "--points", "grid:3", "--engines", exported)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert done.stderr.startswith(f"Error: {path} is not an image, expected one of JPEG")
+        assert done.stderr.startswith(f"Error: {path} is not an image but a NumPy array")
 
 
 def test_awkward_photos_answer_as_their_plain_copies(samples: Path, exported: Path, tmp_path: Path) -> None:
