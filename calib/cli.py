@@ -71,7 +71,7 @@ def main(**arguments: Any) -> None:
 
 
 def _calibrate(arguments: dict[str, Any]) -> None:
-    """Everything behind the checks of the arguments."""
+    """Do the work, after the checks of the arguments."""
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
 

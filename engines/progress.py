@@ -1,7 +1,7 @@
 """Progress of a build: TensorRT's nested phases, told to the command's own progress, and Ctrl-C.
 
-TensorRT builds in a thread of its own. The main thread shows the phases and takes Ctrl-C, which only sets a flag: the
-next `step_complete` answers False, TensorRT gives up, and nothing is torn down under its feet.
+TensorRT builds in another thread. The main thread shows the phases and takes Ctrl-C. That only sets a flag: the next
+`step_complete` answers False, and TensorRT ends by itself.
 """
 
 from __future__ import annotations

@@ -70,11 +70,11 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
 
     known = {engine.precision for engine in kept}
     document = {**{key: value for key, value in read_report(bundle).items() if key in known}, **report}
-    _write(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    _write_text(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
     new = {name: FileRecord.of(folder / name) for name in (*(record.file for record in records), REPORT)}
     final = replace(manifest, files={**files, **new}, engines=(*kept, *records))
-    _write(folder / "between.json", between.to_json())
-    _write(folder / MANIFEST, final.to_json())
+    _write_text(folder / "between.json", between.to_json())
+    _write_text(folder / MANIFEST, final.to_json())
     with on_interrupt(lambda: None):  # a dozen renames
         os.replace(folder / "between.json", bundle.path / MANIFEST)
         for name in dropped - new.keys():
@@ -86,6 +86,6 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
     return final
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     with write_atomically(path) as file:
         file.write(text.encode())

@@ -125,7 +125,7 @@ class TokenCrossAttn(nn.Module):
 
 
 class TokenCrossAttnFolded(nn.Module):
-    """One layer with W_K moved to the query and W_V behind the mix (rewrites 1 to 3).
+    """One layer with W_K moved to the query and W_V after the mix (rewrites 1 to 3).
 
     `q . W_K t = (W_K^T q) . t`, and `sum a_j W_V t_j = W_V sum a_j t_j`. The bias of K cancels in the softmax, the bias
     of V (weights sum to 1) goes through W_O into its bias. LN_kv's affine part is in the folded W_K and W_V.

@@ -132,7 +132,7 @@ def _trace(
     dynamic = [{axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in inputs]
     args = tuple(example(spec, dtype, TRACE_BATCH) for spec in inputs)
     with warnings.catch_warnings():
-        # torch warns that inputs share the dimension B, which is what the contract says, and of its own deprecations.
+        # torch warns of its own deprecations, and that inputs share the dimension B, as the contract says.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,

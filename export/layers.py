@@ -28,8 +28,8 @@ class Precision:
 class Dense(nn.Module):
     """`x W + b` with W stored [in, out], as ONNX MatMul reads it, and b [1, out].
 
-    As a vector, ONNX Runtime would fuse its addition and a GELU behind it into BiasGelu, which takes 1.06 times as long
-    as the two in the encoder of `tiny`.
+    If b were a vector, ONNX Runtime would fuse its addition and a following GELU into BiasGelu. That takes 1.06 times
+    as long as the two in the encoder of `tiny`.
     """
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype) -> None:
@@ -44,12 +44,12 @@ class Dense(nn.Module):
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
-    """LayerNorm without its affine part, which is folded into the layer behind it; statistics are float32."""
+    """LayerNorm without its affine part, which is folded into the next layer; statistics are float32."""
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def fold_norm(ln: nn.LayerNorm, weight_oi: Tensor, bias_o: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`W (g x + b) + c` as one linear map of x: the affine part of a LayerNorm goes into the map behind it.
+    """`W (g x + b) + c` as one linear map of x: the affine part of a LayerNorm goes into the next map.
 
     Returns:
         Weight [out, in] and bias [out], float64.

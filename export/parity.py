@@ -65,12 +65,12 @@ def verify(
                 cache = runner.encode(reference.images[:batch])
                 for k in ks:
                     tick(len(cases) / steps)
-                    cases.append(_compare(runner, cache, reference.repeated(batch, k)))
+                    cases.append(_run_case(runner, cache, reference.repeated(batch, k)))
     except FloatingPointError as error:
         raise ParityError(
             f"{precision} graphs: {error}; check the weights of that module, or export without --precision {precision}"
         ) from error
-    sets, shared = _routing(walker, reference)
+    sets, shared = _route_shares(walker, reference)
     undecided = int(reference.undecided.sum())
     result = ParityResult(precision, TOLERANCES[precision], tuple(cases), sets, shared, undecided)
     if not result.passed:
@@ -78,7 +78,7 @@ def verify(
     return result
 
 
-def _compare(runner: Runner, cache: Any, asked: Reference) -> Case:
+def _run_case(runner: Runner, cache: Any, asked: Reference) -> Case:
     batch, k = asked.depth.shape
     got = runner.decode(cache, asked.points)
     if got.shape != (batch, k):
@@ -86,7 +86,7 @@ def _compare(runner: Runner, cache: Any, asked: Reference) -> Case:
     return compare({"runner": runner.name}, got, asked)
 
 
-def _routing(walker: TorchRunner, reference: LiteralReference) -> tuple[float, float]:
+def _route_shares(walker: TorchRunner, reference: LiteralReference) -> tuple[float, float]:
     """Shares of equal route sets and of shared routes in the walk's last case, which has every image."""
     assert walker.routes is not None
     k = walker.routes.shape[1]

@@ -32,7 +32,7 @@ class Places(nn.Module):
         """Positions (x, y) in cells of their map, [B, K, P, 2].
 
         Returns:
-            Rows of the maps of all images one behind the other, int64 [B, K, P, side + 1, side + 1], and the weights of
+            Rows of the maps of all images one after the other, int64 [B, K, P, side + 1, side + 1], and the weights of
             the upper left, upper right, lower left and lower right neighbour, [B, K, P, 4].
         """
         first = cells_BKP2 - 0.5

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import CostedGraph, import_onnx
+from engines.profile.cost import CostedGraph
 from engines.profile.machine import measure
 from engines.profile.report import Report, summarise
+from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.gate import check_images

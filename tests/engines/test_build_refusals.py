@@ -103,7 +103,7 @@ def test_a_bundle_of_an_older_export_is_refused_before_the_build(bundle: Path, t
 def test_a_changed_file(bundle: Path, tensorrt_10: Machine, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
-    (bundle / name).unlink()  # a graph is a link to the shared one
+    (bundle / name).unlink()
     (bundle / name).write_bytes(data)
     assert f"{name} is not the file that was exported" in refused(bundle)
     assert tensorrt_10.counts.events["builds"] == 0

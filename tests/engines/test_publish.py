@@ -81,7 +81,7 @@ def test_nothing_changes_when_the_disk_is_full(bundle: Path, monkeypatch: pytest
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(publishing, "_write", full)
+    monkeypatch.setattr(publishing, "_write_text", full)
     with pytest.raises(OSError, match="No space left"):
         add(bundle, "fp16", b"second")
     assert content(bundle) == before

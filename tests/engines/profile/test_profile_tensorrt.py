@@ -71,7 +71,7 @@ def test_every_layer_gets_its_block_and_its_times(bundle: Path, profiler: list[s
 
 
 def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> None:
-    read_layers = import_module("engines.profile.tensorrt").read_layers
+    inspector, module = import_module("engines.inspector"), import_module("engines.profile.tensorrt")
     blocks = {"b1/Concat": "B1", "b2/layers/0/MatMul": "B2", "b2/layers/0/Softmax": "B2", "b3a/layers/0/Add": "B3a"}
     fused = {
         "Name": "__myl_Fc_myl0_1",
@@ -89,19 +89,12 @@ def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> N
             ]
         }
     )
+    layers = inspector.read_layers(text, "decoder.fp16.engine")
     nodes = {name: (block, 1000 if "MatMul" in name else 0) for name, block in blocks.items()} | {"TopK": ("B3b", 0)}
-    layers = read_layers(text, "decoder", nodes, "decoder.fp16.engine")
-    assert [block for _, block in layers.values()] == ["B2", "B3b", "B5", "head", "other"]
+    found = [module.block_of_layer("decoder", layer, nodes) for layer in layers]
+    assert found == ["B2", "B3b", "B5", "head", "other"]
     nodes = {name: (block, 0) for name, (block, _) in nodes.items()}
-    without_products = read_layers(text, "decoder", nodes, "decoder.fp16.engine")
-    assert without_products[fused["Name"]] == ("kgen", "B3a"), "the last, where none multiplies"
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"Layers": ["only names"]}'])
-def test_an_inspector_without_layers_is_an_error(text: str) -> None:
-    read_layers = import_module("engines.profile.tensorrt").read_layers
-    with pytest.raises(BackendError, match=r"no layers of decoder\.fp16\.engine; build it with spd-build"):
-        read_layers(text, "decoder", {}, "decoder.fp16.engine")
+    assert module.block_of_layer("decoder", layers[0], nodes) == "B3a", "the last, where none multiplies"
 
 
 @pytest.mark.parametrize("runs", [[{}, {}], [{"a": 1.0}, {"a": 1.0, "b": 1.0}]])
