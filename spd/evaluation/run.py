@@ -16,7 +16,6 @@ from spd.commands.cli import note, write_stdout
 from spd.commands.places import check_file, check_folder
 from spd.commands.progress import Phases
 from spd.data.sources import ROOMS, open_pairs
-from spd.evaluation.picture import draw
 from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
 from spd.files import write_atomically
@@ -69,6 +68,8 @@ def run(request: Request) -> None:
         check_file(request.out, "--out", WRITERS, [Path(request.model)])
     if request.pictures is not None:
         check_folder(request.pictures, "--pictures")
+        from spd.evaluation.picture import draw  # what it needs may be missing: known before anything is loaded
+        from spd.utils.plots import write_png
     pairs = open_pairs(request.data, "test")
     if pairs.description:
         note(pairs.description)
@@ -94,7 +95,7 @@ def run(request: Request) -> None:
             def watch(judged: Judged | None) -> None:
                 if judged is not None and request.pictures is not None:
                     with write_atomically(request.pictures / f"{judged.index:05d}.png") as file:
-                        draw(judged).save(file, format="PNG")
+                        write_png(draw(judged), file)
                 phase(next(done))
 
             evaluation = evaluate(predictor, pairs, settings, limit=limit, watch=watch)

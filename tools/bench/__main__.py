@@ -73,6 +73,10 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
 
     # numpy and the rest are imported only now: --help is to be instant.
     from spd.files import write_atomically
+
+    if plot_path is not None:
+        from spd.utils.plots import write_png  # what it needs may be missing: known before anything is measured
+        from tools.bench.plot import draw
     from tools.bench.growth import QUICK_SIZES, SIZES, grow
     from tools.bench.run import Options, benchmark
 
@@ -99,10 +103,8 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
         with write_atomically(json_path) as file:
             file.write((json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     if plot_path is not None:
-        from tools.bench.plot import draw
-
         with write_atomically(plot_path) as file:
-            draw(report).save(file, format="PNG")
+            write_png(draw(report.as_dict()), file)
     write_stdout(report.markdown().encode())
 
 
