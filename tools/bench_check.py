@@ -123,7 +123,7 @@ def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
 
 
 def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dict[str, Counts]:
-    """The figures of the graphs of a case by precision, which are built for it; takes 20 s each for `tiny`."""
+    """The figures of a case by precision. Its graphs are built for that, 20 s each for `tiny`."""
     model = seeded(PRESETS[case.preset])
     tensors = contract(model.config, case.options.height, case.options.width, case.options.with_routes)
     return {

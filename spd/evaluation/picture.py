@@ -36,7 +36,7 @@ def draw(judged: Judged) -> Figure:
     """Draw one image that `evaluate` has just judged, while it can still be asked.
 
     Both depths have the colours of the range of the truth, near is red; a prediction beyond it has the end's colour.
-    Hatched are pixels without a true depth, and in the error also those outside the crop, which do not count.
+    Hatched are pixels without a true depth, and in the error also those outside the crop.
 
     Raises:
         SPDError: whatever the predictor raises.

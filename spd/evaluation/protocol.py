@@ -57,7 +57,7 @@ class Settings:
     eigen_crop: bool = False
     """Only pixels inside the Eigen crop count, in images of 480 x 640 pixels; others have no crop."""
     median_scale: bool = False
-    """Multiply the predictions of each image by one number, so that their median is that of the truth: for models whose
+    """Multiply the predictions of each image by one number that gives them the median of the truth: for models whose
     scale is unknown, and to compare across data sets. The number comes from the same 1,024 points whatever K is, those
     of K = 1024: taken from the K points themselves, the single point of K = 1 would always be right."""
 

@@ -18,7 +18,7 @@ JSON is one object with these keys; later versions may add keys, `format_version
 | `not_finite` | predictions that were NaN or infinite |
 | `by_k` | "1", "64", ..., "dense" to {`abs_rel`, `rmse` (metres), `delta1`, `delta2`, `delta3` (shares 0..1)} |
 
-CSV has a line for each of `by_k`: the column `k`, the five metrics, and the other keys, the same in each line, so that
+CSV has a line for each of `by_k`: the column `k`, the five metrics, and the other keys, the same in each line:
 files can be joined. Numbers are not rounded.
 """
 

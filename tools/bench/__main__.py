@@ -27,7 +27,7 @@ Examples:
   python -m tools.bench --growth
 
 Markdown goes to standard output, progress to standard error. Ratios, with their spread over the rounds, are the result;
-nothing else should run meanwhile. The first run exports the graphs that are compared, which takes minutes.
+nothing else should run meanwhile. The first run exports the graphs that are compared; that takes minutes.
 """
 
 
@@ -44,7 +44,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network to export.  [default: tiny]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle to measure instead of an untrained one.")
-@click.option("--sizes", type=Sizes(), help="Of the image.  [default: 256x320,480x640]")
+@click.option("--sizes", type=Sizes(), help="Image sizes.  [default: 256x320,480x640]")
 @click.option(
     "--rows", "patterns", multiple=True, metavar="PATTERN", help="Only these; repeatable.  [default: all that can run]"
 )

@@ -56,7 +56,7 @@ def count_host(path: Path) -> dict[str, int]:
 
     left_over(4 * CALLS)  # until then lists of free objects may still grow, by some 200 blocks in all
     return {
-        # Of two K, so that what does not grow with them, which differs between versions of Python, falls out.
+        # The difference of two K leaves out what does not grow with K: it differs between versions of Python.
         "host_bytes_per_point": round((peak(256) - peak(128)) / 128),
         # Likewise what the counting itself leaves, a few.
         "retained_blocks_per_call": round((left_over(3 * CALLS) - left_over(CALLS)) / (2 * CALLS)),
