@@ -18,7 +18,7 @@ BASELINES = ("depth-anything",)
 
 DENSE_POINTS = 4096
 """Pixels per image of the row "dense" by default, the same for every model. All 81,920 pixels of each of 100 rooms take
-the literal form of the smallest network nine minutes on two cores."""
+the literal form of the smallest network over nine minutes on two cores, this many under two."""
 
 EPILOG = """
 \b

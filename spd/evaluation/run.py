@@ -20,6 +20,7 @@ from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, eva
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
 from spd.files import write_atomically
 from spd.runtime import load
+from spd.runtime.devices import cuda_missing
 from spd.runtime.loading import CHECKPOINT_SUFFIXES
 
 DEFAULT_ROOMS = 100
@@ -147,4 +148,11 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
             if not model.manifest.trained:
                 note("Note: the weights of this bundle are random, not trained.")
         height, width = model.size
-        yield model, Subject(name, sha256, model.backend, model.precision, f"{height}x{width}")
+        subject = Subject(name, sha256, model.backend, model.precision, f"{height}x{width}")
+        if model.backend != "torch" or cuda_missing() is None:
+            yield model, subject
+            return
+        from spd.evaluation.threads import points_on_threads  # torch
+
+        with points_on_threads(model) as spread:
+            yield spread, subject
