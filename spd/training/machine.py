@@ -133,4 +133,4 @@ def _refusing_in_one_line(accelerator: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise BackendError(f"cannot train on {accelerator}: {one_line(error)}") from error
+        raise BackendError(f"cannot train on {accelerator}: {one_line(error, whole=True)}") from error
