@@ -87,8 +87,6 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     show_default=True,
     help="GPUs that may run the engines besides this model; slower.",
 )
-@click.option("--version-compatible", is_flag=True, help="Let later TensorRT of this major version run them; slower.")
-@click.option("--tf32", is_flag=True, help="Round the operands of float32 matrix products to 10 bits.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the float32 graphs; the manifest says so.")
 @click.option("--force", is_flag=True, help="Replace engines of the same precision.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what TensorRT says.")
@@ -106,10 +104,7 @@ def main(bundle: Path, **arguments: Any) -> None:
     path = default_path() if cache is None else None if cache == "none" else Path(cache)
     verify = not arguments.pop("no_verify")
     plan = PlanOptions(
-        **{
-            key: arguments.pop(key)
-            for key in ("workspace", "optimization_level", "hardware_compatibility", "version_compatible", "tf32")
-        }
+        **{key: arguments.pop(key) for key in ("workspace", "optimization_level", "hardware_compatibility")}
     )
     console = Console(stderr=True)
     options = BuildOptions(plan=plan, timing_cache=path, verify=verify, **arguments)

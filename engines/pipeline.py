@@ -22,7 +22,7 @@ from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
 from spd.bundle.manifest import GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
-from spd.errors import BackendError, BundleError
+from spd.errors import BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
@@ -78,15 +78,6 @@ class _Bench:
     folder: Path
     builder: PlanBuilder
     console: Console
-
-
-def why_not() -> str | None:
-    """Why no TensorRT engine can be built here, with what to do about it; None if one can."""
-    try:
-        current_target()
-    except BackendError as error:
-        return str(error)
-    return None
 
 
 def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
@@ -172,13 +163,11 @@ def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
         file=file,
         target=bench.target,
         hardware_compatibility=options.plan.hardware_compatibility,
-        version_compatible=options.plan.version_compatible,
         profiles=profiles,
         options={
             "strongly_typed": True,
             "workspace": options.plan.workspace,
             "optimization_level": options.plan.optimization_level,
-            "tf32": options.plan.tf32,
             "verified": options.verify,
         },
     )

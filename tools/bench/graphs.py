@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd.config import SPDConfig, preset_name
+from spd.runtime.available import unavailable
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import package_versions
 from tools.bench.worker import Worker, WorkerError
@@ -123,7 +124,7 @@ def _bundle(wanted: Wanted, folder: Path) -> None:
     """As `spd-export --seed-checkpoint PRESET --no-verify` does it, with engines where TensorRT and a GPU are."""
     from rich.console import Console
 
-    from engines.pipeline import BuildOptions, build_engines, why_not
+    from engines.pipeline import BuildOptions, build_engines
     from export.graphs import GraphOptions
     from export.phases import Phases
     from export.pipeline import Options, Source, export_bundle
@@ -134,5 +135,5 @@ def _bundle(wanted: Wanted, folder: Path) -> None:
     options = Options(GraphOptions(wanted.height, wanted.width), precisions, folder.name, verify=False)
     model, console = seeded(wanted.config), Console(file=sys.stderr)
     export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, Phases(console))
-    if why_not() is None:
+    if unavailable("tensorrt") is None:
         build_engines(folder, BuildOptions(("fp16",)), console)

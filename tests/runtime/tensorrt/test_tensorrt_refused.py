@@ -16,7 +16,6 @@ from tensorrt_support import add_engines, replace_records, rewrite
 import spd
 from spd.bundle import open_bundle
 from spd.errors import BackendError, TensorRTError
-from spd.runtime.tensorrt.cuda import current_target
 
 
 @pytest.fixture
@@ -51,23 +50,15 @@ def test_another_tensorrt(engines: Path, use_tensorrt: Callable[[str], Any]) -> 
     assert text.endswith(rebuild(engines))
 
 
-@pytest.mark.parametrize(
-    ("version", "fits"), [("11.4.0.106", True), ("11.9.1.5", True), ("11.9.1.5", False), ("12.0.0.1", True)]
-)
-def test_a_version_compatible_plan_runs_on_the_same_major_version(
-    engines: Path, tensorrt_11: Any, version: str, fits: bool
-) -> None:
-    """As far as the check goes: only the record is changed here."""
-    target = dataclasses.replace(current_target(), tensorrt=version)
-    records = open_bundle(engines).manifest.engines
-    replace_records(
-        engines, *(dataclasses.replace(record, target=target, version_compatible=fits) for record in records)
+def test_an_older_driver(engines: Path, tensorrt_11: Any) -> None:
+    tensorrt_11.driver = 12090
+    text = refused(
+        engines, tensorrt_11, r"built with a driver for CUDA 13\.0, the driver here is for CUDA 12\.9; update"
     )
-    if fits and version.startswith("11."):
-        with spd.load(engines, backend="tensorrt") as model:
-            assert model.backend == "tensorrt"
-    else:
-        refused(engines, tensorrt_11, f"was built with TensorRT {version}")
+    assert text.endswith(rebuild(engines))
+    tensorrt_11.driver = 13020
+    with spd.load(engines, backend="tensorrt") as model:
+        assert model.backend == "tensorrt"
 
 
 @pytest.mark.parametrize("graph", ["encoder", "decoder"])
