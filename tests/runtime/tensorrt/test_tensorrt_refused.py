@@ -170,12 +170,46 @@ def test_no_gpu(engines: Path, tensorrt_11: Any, monkeypatch: pytest.MonkeyPatch
     refused(engines, tensorrt_11, "no GPU can be used: no driver")
 
 
-def test_auto_goes_on_and_says_why(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_auto_goes_on_and_warns(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """In one line, of both backends that the bundle was made for: the stand-in's GPU is none for ONNX Runtime."""
     tensorrt_11.gpu = "NVIDIA A10"
     with caplog.at_level(logging.INFO, "spd"), spd.load(engines) as model:
         assert model.backend == "onnxruntime-cpu"
     assert model.notes[0].endswith(rebuild(engines))
-    assert f"tensorrt not used: {model.notes[0]}" in [record.getMessage() for record in caplog.records]
+    assert model.notes[1].startswith("onnxruntime-cuda cannot run here")
+    assert model.warned == model.notes
+    assert warnings_of(caplog) == [
+        f"onnxruntime-cpu fp32 is used for {engines}, slower than what it was made for: {'; '.join(model.notes)}"
+    ]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("precision", "warns"), [("fp32", True), ("fp16", False)])
+def test_a_missing_tensorrt_is_a_warning_where_there_are_engines_to_run(
+    engines: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    warns: bool,
+) -> None:
+    """They are fp32; and there is no GPU, so that nothing else is missed."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("spd.runtime.devices.cuda_missing", lambda: "no NVIDIA driver")
+    with caplog.at_level(logging.INFO, "spd"), spd.load(engines, precision=precision) as model:
+        assert (model.backend, model.precision) == ("onnxruntime-cpu", precision)
+        assert model.warned == model.notes[: int(warns)]
+    assert len(warnings_of(caplog)) == int(warns)
+    assert all("tensorrt is missing: pip install 'spd-depth[tensorrt]'" in text for text in warnings_of(caplog))
+
+
+def test_tensorrt_itself_warns_of_nothing(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spd"), spd.load(engines) as model:
+        assert (model.backend, model.warned) == ("tensorrt", [])
+    assert warnings_of(caplog) == []
 
 
 def test_one_module_uses_cuda() -> None:
