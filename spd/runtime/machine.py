@@ -35,10 +35,13 @@ class GpuInfo:
 
 def cores() -> int:
     """How many cores this process may use: those that it may run on, and no more than its container has time for."""
-    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1  # the former is Python 3.13's
-    if hasattr(os, "sched_getaffinity"):
-        count = min(count, len(os.sched_getaffinity(0)))
-    return max(1, math.ceil(min(count, cpu_quota())))
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        count = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count()
+    return max(1, math.ceil(min(count or 1, cpu_quota())))
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
