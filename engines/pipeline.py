@@ -17,7 +17,7 @@ from engines.progress import BuildState, step, watch
 from engines.proof import prove
 from engines.publish import publish, read_report, staged_bundle, staging
 from engines.reference import Gate, Reference, make_reference, read_gate
-from engines.timing_cache import TimingCache, default_path
+from engines.timing_cache import TimingCache, default_folder
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
 from spd.bundle.manifest import GRAPHS, Manifest
@@ -37,8 +37,8 @@ class BuildOptions:
     edges: tuple[int, ...] | None = None
     """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
     plan: PlanOptions = field(default_factory=PlanOptions)
-    timing_cache: Path | None = field(default_factory=default_path)
-    """None to keep no timings between builds."""
+    timing_cache: Path | None = field(default_factory=default_folder)
+    """Folder of the timing caches; None to keep no timings between builds."""
     verify: bool = True
     """Publish only engines that pass the gate of the export."""
     force: bool = False

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ def parse_bytes(size: int | str) -> int:
     Raises:
         InputError: it is not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    match = re.fullmatch(r"\s*([0-9]{1,32}(?:\.[0-9]{1,32})?)\s*([A-Za-z]*)\s*", str(size))
     unit = next((factor for name, factor in _UNITS.items() if match and name.lower() == match[2].lower()), None)
     if match is None or unit is None or isinstance(size, bool):
         raise InputError(f"{size!r} is not a size; expected bytes or a size such as 2GiB or 500MB")
-    return int(float(match[1]) * unit)
+    return int(Fraction(match[1]) * unit)
 
 
 class Resident:

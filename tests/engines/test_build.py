@@ -160,7 +160,7 @@ def test_options_reach_tensorrt(bundle: Path, tensorrt_any: Machine, monkeypatch
 
 
 def test_timings_are_kept_between_builds(bundle: Path, use_tensorrt: Callable[[str], Machine], tmp_path: Path) -> None:
-    cache = tmp_path / "cache" / "timing.cache"
+    cache = tmp_path / "cache"
     arguments = [str(bundle), "--no-verify", "--force", "--timing-cache", str(cache)]
 
     def hits(version: str) -> tuple[int, str]:
@@ -175,13 +175,15 @@ def test_timings_are_kept_between_builds(bundle: Path, use_tensorrt: Callable[[s
     assert "discarded" not in seen
     other, seen = hits("11.4.0.106")
     assert other == first
-    assert "discarded, this timing cache was made with tensorrt 10.16.1.11" in seen
-    cache.write_bytes(cache.read_bytes()[:-5])
+    assert "discarded" not in seen, "it has a file of its own"
+    assert hits("10.16.1.11")[0] == second
+    (path,) = cache.glob("*_11.4.0.106_*.cache")
+    path.write_bytes(path.read_bytes()[:-5])
     damaged, seen = hits("11.4.0.106")
     assert damaged == first
     assert "damaged" in seen
     assert hits("11.4.0.106")[0] == second
-    assert list(cache.parent.iterdir()) == [cache]
+    assert len(list(cache.glob("*.cache"))) == 2
 
 
 def test_the_timing_cache_is_on_by_default(
@@ -189,7 +191,8 @@ def test_the_timing_cache_is_on_by_default(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert CliRunner().invoke(main, [str(bundle), "--no-verify"]).exit_code == 0
-    assert (tmp_path / "home" / "spd-depth" / "timing.cache").is_file()
+    (path,) = (tmp_path / "home" / "spd-depth").glob("*.cache")
+    assert path.name == "timing_10.16.1.11_NVIDIA_H200_9.0.cache"
     assert tensorrt_10.counts.events["builds"] == 2
 
 

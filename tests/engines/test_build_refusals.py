@@ -48,7 +48,8 @@ def refused(bundle: Path, *arguments: str, code: int = 1) -> str:
         ("--workspace", "4"),
         ("--workspace", "0GiB"),
         ("--workspace", "-1GiB"),
-        ("--workspace", "4GB"),
+        ("--workspace", "4GG"),
+        ("--workspace", "GiB"),
         ("--buckets", ""),
         ("--buckets", "64,64"),
         ("--buckets", "256,64"),
@@ -62,6 +63,11 @@ def refused(bundle: Path, *arguments: str, code: int = 1) -> str:
 )
 def test_wrong_arguments(bundle: Path, arguments: tuple[str, ...]) -> None:
     refused(bundle, *arguments, code=2)
+
+
+def test_a_timing_cache_is_a_folder(bundle: Path) -> None:
+    line = refused(bundle, "--timing-cache", str(bundle / "manifest.json"), code=2)
+    assert "manifest.json is a file, expected a folder" in line
 
 
 def test_a_bundle_that_is_none(tmp_path: Path) -> None:
