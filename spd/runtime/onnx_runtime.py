@@ -145,7 +145,7 @@ class OnnxRuntimeBackend(Backend):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only; a warning per cast that it inserts helps nobody
         # Threads that wait for the next encoding in a loop would take the cores from the queries meanwhile: 64 points
-        # right behind an encoding took 17 ms, not 9.
+        # right after an encoding took 17 ms, not 9.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.intra_op_num_threads = threads
         try:
