@@ -143,9 +143,9 @@ def _why_no_engines(build: str) -> str | None:
     """Why no engine will be built, or None; an error now, before the export, if one must be."""
     if build == "no":
         return "not asked for"
-    from engines.pipeline import why_not
+    from spd.runtime.available import unavailable
 
-    reason = why_not()
+    reason = unavailable("tensorrt")
     if reason is not None and build == "yes":
         raise BackendError(f"--build yes: {reason}")
     return reason

@@ -1,7 +1,8 @@
 """Opening a bundle, and handing out its files.
 
 A bundle is data from elsewhere: the manifest is checked field by field, file names must be plain names inside the
-folder, and every file is compared with its sha256 before it is opened.
+folder, and every file is compared with its sha256 before it is opened. A file may be a link to anywhere, as in a model
+hub's cache or on a mounted volume: its content decides.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Bundle:
         """Path of a file of the bundle, its size and sha256 checked.
 
         Raises:
-            BundleError: the file is not in the manifest, missing, a link, or not the one that was exported.
+            BundleError: the file is not in the manifest, missing, or not the one that was exported.
         """
         path = self.path / name
         record = self.manifest.files.get(name)
@@ -45,8 +46,6 @@ class Bundle:
             raise BundleError(f"{self.path / MANIFEST} does not list {name}; export the bundle again")
         if not path.is_file():
             raise BundleError(f"{path} is missing: the bundle is incomplete; copy it again or export it again")
-        if path.resolve().parent != self.path.resolve():
-            raise BundleError(f"{path} is a link that leaves the bundle; do not use this bundle")
         if path.stat().st_size != record.bytes or FileRecord.of(path) != record:
             raise BundleError(
                 f"{path} is not the file that was exported (its sha256 differs from the manifest's); "

@@ -1,8 +1,9 @@
-"""The optional packages of the TensorRT runtime, imported on first use or refused with what to install."""
+"""The packages that run graphs, imported on first use. Those of TensorRT are optional: what installs them is said."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from typing import Any
 
@@ -13,6 +14,16 @@ OLDEST_TENSORRT = (10, 13)
 BEYOND_TENSORRT = (12,)
 
 INSTALL = "pip install 'spd-depth[tensorrt]'"
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, without its telemetry unless ORT_DISABLE_TELEMETRY asks for it.
+
+    Telemetry runs in a thread for which the library waits when a process exits. A forked process does not have the
+    thread, so it would never end.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def import_tensorrt() -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd.config import SPDConfig, preset_name
+from spd.runtime.available import unavailable
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import package_versions
 from spd.staging import staged
@@ -122,7 +123,7 @@ def _export_bundle(wanted: Wanted, folder: Path) -> None:
     """As `spd-export --seed-checkpoint PRESET --no-verify` does it, with engines where TensorRT and a GPU are."""
     from rich.console import Console
 
-    from engines.pipeline import BuildOptions, build_engines, why_not
+    from engines.pipeline import BuildOptions, build_engines
     from export.graphs import GraphOptions
     from export.pipeline import Options, Source, export_bundle
     from spd.checkpoint import weights_sha256
@@ -133,5 +134,5 @@ def _export_bundle(wanted: Wanted, folder: Path) -> None:
     options = Options(GraphOptions(wanted.height, wanted.width), precisions, folder.name, verify=False)
     model, phases = seeded(wanted.config), Phases(Console(file=sys.stderr))
     export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, phases)
-    if why_not() is None:
+    if unavailable("tensorrt") is None:
         build_engines(folder, BuildOptions(("fp16",)), phases)

@@ -174,7 +174,8 @@ def _load(request: Request) -> Model:
             f"loaded {_ms(time.perf_counter() - start)}"
         )
         for line in model.notes:
-            note(line)
+            if line not in model.warned:
+                note(line)
     return model
 
 

@@ -49,7 +49,8 @@ class StubScene:
 class StubModel:
     backend: str = "stub"
     precision: str = "fp32"
-    notes: list[str] = field(default_factory=lambda: ["tensorrt: not installed"])
+    notes: list[str] = field(default_factory=lambda: ["tensorrt: not installed", "warned of"])
+    warned: tuple[str, ...] = ("warned of",)
     manifest: Any = None
     size: tuple[int, int] = (480, 640)
     encoded: list[tuple[int, int]] = field(default_factory=list)
@@ -230,6 +231,7 @@ def test_notes_and_verbose_go_to_stderr(model: StubModel) -> None:
     verbose = run("a.png", "more", "--points", "pts.csv", "-v", "--backend", "torch", "--precision", "fp16")
     assert "stub fp32" in verbose.stderr
     assert "tensorrt: not installed" in verbose.stderr
+    assert "warned of" not in verbose.stderr, "it is on standard error already"
     assert "b.png: 100 x 50 pixels" in verbose.stderr
     assert verbose.stdout.count("\n") == 5
     assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16"}
