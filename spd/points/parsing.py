@@ -1,4 +1,4 @@
-"""Query points: read from a CSV file, or made on the spot.
+"""Points from the bytes of a CSV.
 
 A CSV has a header with the columns `u,v` or `x,y` (u to the right, v down, pixels of the image as shown; see
 `spd.bundle.contract`), or no header and two columns. An `image` column says which image a row asks about. All other
@@ -13,149 +13,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd.errors import PointsError
+from spd.points.table import IMAGE_COLUMN, PointTable
 
 POINT_COLUMNS = (("u", "v"), ("x", "y"))
 """Names of the two point columns, in order of preference, whatever their case."""
-IMAGE_COLUMN = "image"
 DELIMITERS = ",;\t"
-MAX_POINTS = 10_000_000
-"""Most points that `grid:` and `random:` make per image."""
-
-
-@dataclass(frozen=True)
-class PointTable:
-    """Points and the rows they came from; K rows."""
-
-    name: str
-    """The file, `standard input`, or `grid:N` and the like; for messages."""
-    head: str
-    """The header's text without its line end; `u,v` where there was none."""
-    columns: tuple[str, ...]
-    """The header's names, without surrounding blanks."""
-    rows: Sequence[str]
-    """The text of each row without its line end."""
-    lines: NDArray[np.int64]
-    """Line number of each row, [K]."""
-    points: NDArray[np.float64]
-    """(u, v) in pixels of the image as shown, [K, 2]; finite, but not necessarily inside."""
-    point_columns: tuple[int, int] = (0, 1)
-    """Positions of u and v among the columns."""
-    delimiter: str = ","
-    newline: str = "\n"
-    """The line end of the first line."""
-
-    def cells(self) -> Iterator[list[str]]:
-        """The cells of each row as text."""
-        return (_split(row, self.delimiter) for row in self.rows)
-
-    def position(self, name: str) -> int | None:
-        """Position of a column, whatever its case; None where there is none."""
-        return next((i for i, column in enumerate(self.columns) if column.casefold() == name), None)
-
-    def images(self) -> list[str] | None:
-        """The `image` column [K], or None.
-
-        Raises:
-            PointsError: a row names no image.
-        """
-        position = self.position(IMAGE_COLUMN)
-        if position is None:
-            return None
-        names = [cells[position].strip() for cells in self.cells()]
-        if "" in names:
-            raise PointsError(f"{self.name} row {self.lines[names.index('')]}: column image is blank; name an image")
-        return names
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """Points that are made for the size of each image."""
-
-    kind: str
-    """`grid` or `random`."""
-    count: int
-    """How many points, at least 1."""
-    seed: int = 0
-    """Of `random`."""
-
-    def table(self, width: int, height: int) -> PointTable:
-        """The points for an image of width x height pixels, to a thousandth of a pixel."""
-        if self.kind == "grid":
-            points = grid(self.count, width, height)
-        else:
-            points = np.random.default_rng(self.seed).random((self.count, 2)) * (width, height)
-        points = np.floor(points * 1000) / 1000  # downwards, as rounding could leave the image
-        return PointTable(
-            name=f"{self.kind}:{self.count}",
-            head="u,v",
-            columns=("u", "v"),
-            rows=[f"{u:.3f},{v:.3f}" for u, v in points.tolist()],
-            lines=np.arange(1, self.count + 1),
-            points=points,
-        )
-
-
-def grid(count: int, width: int, height: int) -> NDArray[np.float64]:
-    """Exactly `count` points on a regular grid in a width x height image, row by row: float64 [count, 2].
-
-    Each point is the centre of its cell. Columns x rows is the factorisation of `count` with the squarest cells; if
-    those are longer than 3:2 (as for a prime), rows have equal height and differ by at most one point instead.
-    """
-    ideal = math.sqrt(count * height / width)  # rows, for square cells
-    divisors = [d for i in range(1, math.isqrt(count) + 1) if count % i == 0 for d in (i, count // i)]
-    rows = min(divisors, key=lambda d: abs(math.log(d / ideal)))
-    if not 2 / 3 <= rows / ideal <= 3 / 2:
-        rows = min(max(round(ideal), 1), count)
-    row = np.arange(count) * rows // count  # the row of each point
-    in_row = np.bincount(row, minlength=rows)
-    column = np.arange(count) - (np.cumsum(in_row) - in_row)[row]
-    return np.stack([(column + 0.5) / in_row[row] * width, (row + 0.5) / rows * height], axis=1)
-
-
-def read_points(source: str, stdin: BinaryIO | None = None) -> PointTable | Pattern:
-    """Read the points that `source` names: a CSV file, `-` (stdin), `grid:N` or `random:N[:SEED]`.
-
-    Raises:
-        PointsError: the file cannot be read, or a row of it does not hold a point; or N or SEED is not a number.
-    """
-    kind, colon, numbers = source.partition(":")
-    if colon and kind in ("grid", "random"):
-        return _pattern(source, kind, numbers)
-    if source == "-":
-        if stdin is None and sys.stdin is None:
-            raise PointsError("standard input is closed; pipe a CSV into it, or name a file with --points")
-        return parse_points((stdin or sys.stdin.buffer).read(), "standard input")
-    try:
-        data = Path(source).read_bytes()
-    except FileNotFoundError as error:
-        raise PointsError(f"{source} does not exist; give a CSV file, -, grid:N or random:N") from error
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise PointsError(f"{source} is a folder, expected a CSV file with the columns u,v") from error
-        raise PointsError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return parse_points(data, source)
-
-
-def _pattern(source: str, kind: str, numbers: str) -> Pattern:
-    form = "grid:N" if kind == "grid" else "random:N or random:N:SEED"
-    count, *seed = numbers.split(":")
-    if not all(re.fullmatch("[0-9]{1,12}", number) for number in (count, *seed)) or len(seed) > (kind == "random"):
-        raise PointsError(f"{source[:60]!r} is not {form} with whole numbers, as in {kind}:256")
-    if not 1 <= int(count) <= MAX_POINTS:
-        raise PointsError(f"{source!r} asks for {int(count)} points, expected 1 to {MAX_POINTS}")
-    return Pattern(kind, int(count), *map(int, seed))
 
 
 def parse_points(data: bytes, name: str) -> PointTable:
@@ -230,10 +99,6 @@ def _check_unique(columns: Sequence[str], positions: tuple[int, int], name: str)
     for key in keys:
         if keys.count(key) > 1:
             raise PointsError(f"{name} row 1 has {keys.count(key)} columns called {key!r}; rename all but one")
-
-
-def _split(row: str, delimiter: str) -> list[str]:
-    return next(csv.reader([row], delimiter=delimiter, strict=True)) if '"' in row else row.split(delimiter)
 
 
 def _records(text: str, delimiter: str, name: str) -> Iterator[tuple[int, str, list[str]]]:
