@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+MAY_NOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS)
+MAY_NOT_REPLACE = (errno.EBUSY, errno.EXDEV, *MAY_NOT_CREATE)
+"""What a rename onto a file says that is mounted by itself, as containers do, or is in a protected folder."""
 
 
 @contextmanager
@@ -15,36 +22,28 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears, or replaces the old file, only once everything is written.
 
     Until then the bytes are in a hidden file of the same folder, which is removed on any error. A symbolic link is
-    followed. A device or a pipe is written to directly.
+    followed. A device or a pipe is written to directly. A file that can be written, but not replaced, is overwritten
+    at the end: one that is mounted by itself, or is in a folder without write permission.
 
     Raises:
         OSError: with `path` as its `filename`, also where the system names none (disk full).
     """
     target = Path(os.path.realpath(path))
-    direct = target.exists() and not target.is_file()
-    written = target if direct else target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
+    hidden = target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
     try:
-        with written.open("wb" if direct else "xb") as file:
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                yield file
+            return
+        with _open_hidden(hidden, target) as file:
             yield file
-        if not direct:
-            os.replace(written, target)
-    except BaseException as error:
-        if not direct:
-            with suppress(OSError):
-                written.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(written)):
+            file.flush()
+            file.seek(0)
+            _put_in_place(file, hidden, target)
+    except OSError as error:
+        if error.filename in (None, str(hidden), str(target)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process runs, by its number; True where that cannot be told, so that nothing of it is removed."""
-    if os.name == "nt":
-        return True  # there os.kill ends the process
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    finally:
+        with suppress(OSError):
+            hidden.unlink()

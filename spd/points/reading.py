@@ -25,12 +25,16 @@ def read_points(source: str, stdin: BinaryIO | None = None) -> PointTable | Patt
         if stdin is None and sys.stdin is None:
             raise PointsError("standard input is closed; pipe a CSV into it, or name a file with --points")
         return parse_points((stdin or sys.stdin.buffer).read(), "standard input")
+    if "://" in source:
+        raise PointsError(f"{source} is an address, expected a file; pipe it: curl {source} | spd-infer ... --points -")
     try:
         data = Path(source).read_bytes()
     except FileNotFoundError as error:
         raise PointsError(f"{source} does not exist; give a CSV file, -, grid:N or random:N") from error
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
-            raise PointsError(f"{source} is a folder, expected a CSV file with the columns u,v") from error
+            raise PointsError(
+                f"{source or repr(source)} is a folder, expected a CSV file with the columns u,v"
+            ) from error
         raise PointsError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_points(data, source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.errors import PointsError
+from spd.points.dialect import COMMAS, Dialect
 
 IMAGE_COLUMN = "image"
 
@@ -21,7 +21,7 @@ class PointTable:
     name: str
     """The file, `standard input`, or `grid:N` and the like; for messages."""
     head: str
-    """The header's text without its line end; `u,v` where there was none."""
+    """The header's text without its line end and without a `#` before it; `u,v` where there was none."""
     columns: tuple[str, ...]
     """The header's names, without surrounding blanks."""
     rows: Sequence[str]
@@ -32,13 +32,14 @@ class PointTable:
     """(u, v) in pixels of the image as shown, [K, 2]; finite, but not necessarily inside."""
     point_columns: tuple[int, int] = (0, 1)
     """Positions of u and v among the columns."""
-    delimiter: str = ","
+    dialect: Dialect = COMMAS
+    """How the header and the rows are split."""
     newline: str = "\n"
     """The line end of the first line."""
 
     def cells(self) -> Iterator[list[str]]:
         """The cells of each row as text."""
-        return (split_row(row, self.delimiter) for row in self.rows)
+        return map(self.dialect.cells, self.rows)
 
     def position(self, name: str) -> int | None:
         """Position of a column, whatever its case; None where there is none."""
@@ -57,8 +58,3 @@ class PointTable:
         if "" in names:
             raise PointsError(f"{self.name} row {self.lines[names.index('')]}: column image is blank; name an image")
         return names
-
-
-def split_row(row: str, delimiter: str) -> list[str]:
-    """The cells of a row as text."""
-    return next(csv.reader([row], delimiter=delimiter, strict=True)) if '"' in row else row.split(delimiter)

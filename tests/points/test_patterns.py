@@ -4,13 +4,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd.errors import PointsError
 from spd.points import Pattern, grid, read_points
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 4000), st.integers(1, 4000))
 def test_grid(count: int, width: int, height: int) -> None:
     points = grid(count, width, height)

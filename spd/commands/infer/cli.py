@@ -44,8 +44,8 @@ def _intrinsics(
     "--points",
     required=True,
     metavar="FILE|-|grid:N|random:N[:SEED]",
-    help="CSV with columns u,v (or x,y) in pixels, or with two columns and no header; - is stdin. Or N points made for "
-    "each image.",
+    help="CSV with the columns u,v (or x,y) in pixels, or with two columns and no header, as spreadsheets and numpy "
+    "write it; - is stdin. Or N points made for each image.",
 )
 @click.option(
     "--engines",

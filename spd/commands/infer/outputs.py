@@ -1,12 +1,11 @@
 """Results as CSV, JSON or NPZ: the points' own columns in order, then the new ones.
 
-New columns are float [K] with NaN where a point has no depth: an empty cell in CSV, null in JSON, NaN in NPZ. CSV and
-JSON have six significant digits, 0.01 mm at 10 m; NPZ keeps float32.
+New columns are float [K] with NaN where a point has no depth: an empty cell in CSV (`nan` if blanks separate), null in
+JSON, NaN in NPZ. CSV and JSON have six significant digits, 0.01 mm at 10 m; NPZ keeps float32.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from spd.errors import PointsError
 from spd.points import IMAGE_COLUMN, PointTable
+from spd.points.dialect import BLANK
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ def check_columns(table: PointTable, new: Sequence[str]) -> None:
 def to_csv(blocks: Sequence[Block]) -> bytes:
     """CSV as UTF-8; delimiter, line end, header and rows are the text that was read, up to the new columns."""
     first = blocks[0]
-    delimiter, newline = first.table.delimiter, first.table.newline
+    dialect, newline = first.table.dialect, first.table.newline
+    delimiter, missing = dialect.delimiter, "nan" if dialect.delimiter == BLANK else ""
     prefix = [] if first.image is None else [IMAGE_COLUMN]
     lines = [delimiter.join([*prefix, first.table.head, *first.new])]
     for block in blocks:
-        image = "" if block.image is None else _quoted(block.image, delimiter) + delimiter
-        new = zip(*map(_texts, block.new.values()), strict=True)
+        image = "" if block.image is None else dialect.quoted(block.image) + delimiter
+        new = zip(*([text or missing for text in _texts(values)] for values in block.new.values()), strict=True)
         lines += [f"{image}{row}{delimiter}{delimiter.join(x)}" for row, x in zip(block.table.rows, new, strict=True)]
     return (newline.join(lines) + newline).encode("utf-8", "surrogateescape")  # file names need not be UTF-8
 
@@ -98,13 +99,6 @@ WRITERS: dict[str, Callable[[Sequence[Block]], bytes]] = {".csv": to_csv, ".json
 
 def _texts(values: NDArray[np.float32]) -> list[str]:
     return [f"{x:.6g}" if math.isfinite(x) else "" for x in values.tolist()]
-
-
-def _quoted(text: str, delimiter: str) -> str:
-    """One cell of CSV."""
-    file = io.StringIO()
-    csv.writer(file, delimiter=delimiter, lineterminator="").writerow([text])
-    return file.getvalue()
 
 
 def _objects(block: Block) -> Iterator[dict[str, str | float | None]]:

@@ -115,6 +115,20 @@ def test_stdin_without_a_header(model: StubModel) -> None:
     assert result.stdout == "u,v,depth\n10.5,20,65.107\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    {
+        "sep=;\r\nu;v\r\n10.5;20\r\n": "u;v;depth\r\n10.5;20;65.107\r\n",
+        "# u,v\n10.5,20\n": "u,v,depth\n10.5,20,65.107\n",
+        "u,v,,\n10.5,20,,\n": "u,v,depth\n10.5,20,65.107\n",
+        " 10.5   20\n  -1.0   20\n": "u v depth\n 10.5   20 65.107\n  -1.0   20 nan\n",
+    }.items(),
+)
+def test_dialects_come_out_plain(model: StubModel, given: str, written: str) -> None:
+    Path("pts.csv").write_bytes(given.encode())
+    assert run("a.png", "--points", "pts.csv", "--allow-outside").stdout_bytes.decode() == written
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npz"])
 def test_no_points(model: StubModel, suffix: str) -> None:
     Path("pts.csv").write_text("u,v,note\n")

@@ -79,6 +79,7 @@ def odd_files(model: StubModel) -> Iterator[None]:
     }
     for name, text in tables.items():
         Path(f"{name}.csv").write_text(text)
+    Path("book.csv").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
     yield
     assert not [path for path in Path().rglob("*") if path.name.startswith((".", "out", "p.png", "pictures"))]
 
@@ -97,6 +98,9 @@ REFUSED = {
     "missing points": (("a.png", "--points", "none.csv", *OUT), 1, "none.csv does not exist"),
     "points folder": (("a.png", "--points", "more", *OUT), 1, "more is a folder"),
     "empty points": (("a.png", "--points", "empty.csv", *OUT), 1, "empty.csv is empty"),
+    "points at an address": (("a.png", "--points", "https://host/p.csv", *OUT), 1, "https://host/p.csv is an address"),
+    "workbook": (("a.png", "--points", "book.csv", *OUT), 1, "book.csv is a workbook; export its sheet as CSV"),
+    "image as points": (("a.png", "--points", "a.png", *OUT), 1, "a.png is not a text file; expected a CSV"),
     "NaN": (("a.png", "--points", "nan.csv", *OUT), 1, "nan.csv row 3: column v is 'nan'"),
     "grid": (("a.png", "--points", "grid:x", *OUT), 1, "'grid:x' is not grid:N"),
     "has depth": (("a.png", "--points", "depth.csv", *OUT), 1, "depth.csv has a column 'Depth' already"),
