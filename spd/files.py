@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-MAY_NOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS)
-MAY_NOT_REPLACE = (errno.EBUSY, errno.EXDEV, *MAY_NOT_CREATE)
-"""What a rename onto a file says that is mounted by itself, as containers do, or is in a protected folder."""
+PROTECTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Nothing may be created in the folder, or renamed in it."""
+MOUNTED = (errno.EBUSY, errno.EXDEV)
+"""The file is mounted by itself, as containers do: it can be written, but not replaced."""
 
 
 @contextmanager
@@ -22,28 +23,61 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears, or replaces the old file, only once everything is written.
 
     Until then the bytes are in a hidden file of the same folder, which is removed on any error. A symbolic link is
-    followed. A device or a pipe is written to directly. A file that can be written, but not replaced, is overwritten
-    at the end: one that is mounted by itself, or is in a folder without write permission.
+    followed. A device or a pipe is written to directly. A file that can be written but not replaced is overwritten at
+    the end: it is mounted by itself, or its folder is write-protected.
 
     Raises:
         OSError: with `path` as its `filename`, also where the system names none (disk full).
     """
     target = Path(os.path.realpath(path))
-    hidden = target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
+    direct = target.exists() and not target.is_file()
+    written = target
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
-                yield file
-            return
-        with _open_hidden(hidden, target) as file:
+        written, file = (target, target.open("wb")) if direct else _open_hidden(target)
+        with file:
             yield file
-            file.flush()
-            file.seek(0)
-            _put_in_place(file, hidden, target)
+        if not direct:
+            _put_in_place(written, target)
     except OSError as error:
-        if error.filename in (None, str(hidden), str(target)):
+        if error.filename is None or Path(error.filename) in (written, target):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
-        with suppress(OSError):
-            hidden.unlink()
+        if written != target:
+            with suppress(OSError):
+                written.unlink()
+
+
+def _open_hidden(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside the target, or in the system's folder for such files if there cannot be one."""
+    hidden = target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
+    try:
+        return hidden, hidden.open("xb")
+    except OSError as error:
+        if error.errno not in PROTECTED or not os.access(target, os.W_OK):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+    descriptor, name = tempfile.mkstemp(prefix="spd-")
+    os.close(descriptor)
+    return Path(name), Path(name).open("wb")  # a file opened by number has no name that its user could read back
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    try:
+        os.replace(written, target)
+    except OSError as error:
+        if error.errno not in PROTECTED + MOUNTED or not os.access(target, os.W_OK):
+            raise
+        shutil.copyfile(written, target)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs, by its number; True where that cannot be told, so that nothing of it is removed."""
+    if os.name == "nt":
+        return True  # there os.kill ends the process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

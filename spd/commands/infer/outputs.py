@@ -85,10 +85,11 @@ def to_npz(blocks: Sequence[Block]) -> bytes:
     for name in first.new:
         arrays[name] = np.concatenate([block.new[name] for block in blocks])
     file = io.BytesIO()
-    # numpy.savez takes names as keyword arguments, where `file` and `allow_pickle` are not free.
+    # numpy.savez takes names as keyword arguments, where `file` and `allow_pickle` are not free. ZipInfo has no time of
+    # its own, so that the same result is the same file.
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return file.getvalue()
 

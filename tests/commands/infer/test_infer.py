@@ -18,7 +18,6 @@ from PIL import Image
 
 from spd.commands.infer.cli import main
 from spd.errors import PointsError
-from spd.files import write_atomically
 from spd.preprocess import inside
 
 
@@ -244,22 +243,6 @@ def test_notes_and_verbose_go_to_stderr(model: StubModel) -> None:
     assert "b.png: 100 x 50 pixels" in verbose.stderr
     assert verbose.stdout.count("\n") == 5
     assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16"}
-
-
-def test_write_atomically(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(TypeError), write_atomically(path) as file:
-        file.writelines([b"half", "not bytes"])  # type: ignore[list-item]
-    assert path.read_bytes() == b"old"
-    with write_atomically(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
-    with pytest.raises(OSError, match="none") as caught, write_atomically(tmp_path / "none" / "file"):
-        pass
-    assert caught.value.filename == str(tmp_path / "none" / "file")
 
 
 def test_a_million_points(model: StubModel) -> None:

@@ -1,9 +1,5 @@
-"""What `spd-infer` does with requests that it cannot answer, and with outputs that it cannot write."""
+"""What `spd-infer` does with requests that it cannot answer."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -171,56 +167,3 @@ def test_ctrl_c(model: StubModel, error: BaseException) -> None:
 def test_mistakes_of_our_own_are_not_hidden(model: StubModel) -> None:
     model.fails = AssertionError("a mistake")
     assert isinstance(run("a.png", "--points", "pts.csv").exception, AssertionError)
-
-
-def command(*arguments: str) -> list[str]:
-    """A process of its own, with a stub of the runtime."""
-    code = """
-        import sys, numpy, spd.runtime
-        from contextlib import nullcontext
-        from spd.commands.infer.cli import main
-        class Model:
-            manifest = None
-            def __enter__(self):
-                return self
-            def __exit__(self, *_):
-                pass
-            def encode(self, image):
-                return nullcontext(self)
-            def depth(self, points, outside):
-                return numpy.ones(len(points), numpy.float32)
-        spd.runtime.load = lambda *args, **options: Model()
-        main(prog_name="spd-infer")
-    """
-    return [sys.executable, "-c", textwrap.dedent(code).strip(), *arguments]
-
-
-needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-
-
-@needs_dev_full
-def test_disk_full(model: StubModel) -> None:
-    Path("out.csv").symlink_to("/dev/full")
-    result = run("a.png", "--points", "pts.csv", "--out", "out.csv")
-    assert (result.exit_code, result.output) == (1, "Error: out.csv: No space left on device\n")
-    assert Path("/dev/full").is_char_device()
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            command("a.png", "--points", "pts.csv"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_reader_that_goes_away(model: StubModel, unbuffered: str) -> None:
-    arguments = command("a.png", "--points", "grid:100000")
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.read(10)
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141
-    done = subprocess.run(arguments, capture_output=True, env=environment, check=False)
-    assert done.stdout.count(b"\n") == 100_001
