@@ -14,6 +14,7 @@ from typing import Any
 
 from engines.profile.blocks import BLOCKS, blocks_of_nodes
 from spd.errors import BackendError, BundleError
+from spd.extras import pip_install
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape"})
 """Operators that read a shape, or give the same bytes another one."""
@@ -41,7 +42,7 @@ def import_onnx() -> Any:
     try:
         import onnx  # needed to profile, not to build engines
     except ImportError as error:
-        raise BackendError("onnx is missing: pip install 'spd-depth[profile]'") from error
+        raise BackendError(f"onnx is missing: {pip_install('profile')}") from error
     return onnx
 
 

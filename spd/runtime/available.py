@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from spd.errors import BackendError, one_line
+from spd.extras import pip_install
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
@@ -15,7 +16,7 @@ def unavailable(backend: str) -> str | None:
         return _tensorrt()
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
-        return f"{', '.join(missing)} missing: pip install 'spd-depth[export]'" if missing else None
+        return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
     return _onnxruntime(cuda=backend == "onnxruntime-cuda")
 
 
@@ -31,7 +32,7 @@ def _tensorrt() -> str | None:
 
 def _onnxruntime(cuda: bool) -> str | None:
     if find_spec("onnxruntime") is None:
-        return "onnxruntime is missing: pip install spd-depth"
+        return f"onnxruntime is missing: {pip_install(None)}"
     try:
         from spd.runtime.onnx_runtime import cuda_unavailable  # 0.1 s
     except Exception as error:
