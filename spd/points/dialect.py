@@ -33,8 +33,7 @@ class Dialect:
         """
         if '"' in row:
             return self._trimmed(row, next(self._reader([row])))
-        cells = row.split(self.delimiter)
-        return [cell for cell in cells if cell] if self.delimiter == BLANK else cells
+        return self._cells_without_quotes(row)
 
     def records(self, text: str, first_line: int) -> Iterator[tuple[int, str, list[str]]]:
         """Line number, text and cells of each record; a quoted cell may run over several lines.
@@ -50,7 +49,7 @@ class Dialect:
         if '"' not in text:
             for number, line in enumerate(lines, start=first_line):
                 row = line.rstrip("\r\n")
-                yield number, row, self.cells(row)
+                yield number, row, self._cells_without_quotes(row)
             return
         texts = list(lines)
         reader = self._reader(texts)
@@ -68,6 +67,10 @@ class Dialect:
         file = io.StringIO()
         csv.writer(file, delimiter=self.delimiter, lineterminator="").writerow([text])
         return file.getvalue()
+
+    def _cells_without_quotes(self, row: str) -> list[str]:
+        cells = row.split(self.delimiter)
+        return [cell for cell in cells if cell] if self.delimiter == BLANK else cells
 
     def _reader(self, lines: Sequence[str]) -> Any:
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.skips_blanks, strict=True)
@@ -145,5 +148,7 @@ def _looks_like_a_number(cell: str) -> bool:
 
 def _has_blanks_before_quotes(text: str, delimiter: str) -> bool:
     """Whether a quoted cell follows blanks; quotes within a quoted cell do not count."""
+    if '"' not in text:
+        return False
     opening = re.compile(rf'(?:\A|[\r\n]|{re.escape(delimiter)}) +"')
     return opening.search(text) is not None and opening.search(re.sub('"[^"]*"', '""', text)) is not None

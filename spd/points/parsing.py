@@ -161,25 +161,27 @@ def _collect(
 
     Delimiters at the end of a row or of the header are left out, unless there is content between them.
     """
-    named = _width(header)
-    rows = _Rows([], [], [], named)
-    shorter: list[int] = []
+    named, u, v = _width(header), *positions
+    texts, lines, pairs = [], [], []
+    width = named
     for line, row, cells in records:
-        used = len(cells) if len(cells) == named else max(_width(cells), named)
-        if len(cells) < named or (used > named and len(cells) != len(header)):
-            if not row.strip():
+        count, text = len(cells), row
+        if count != named:  # not for every row of a large file
+            if count > named and _width(cells) <= named:
+                text = _cut(row, count - named, dialect)
+            elif count == len(header):
+                width = count
+            elif row.strip():
+                raise PointsError(f"{name} row {line} has {count} columns, expected {len(header)} as in the first row")
+            else:
                 raise PointsError(f"{name} row {line} is blank; delete it")
-            raise PointsError(f"{name} row {line} has {len(cells)} columns, expected {len(header)} as in the first row")
-        if used == named:
-            shorter.append(len(rows.texts))
-        rows.texts.append(_cut(row, len(cells) - named, dialect) if used == named else row)
-        rows.lines.append(line)
-        rows.pairs.append((cells[positions[0]], cells[positions[1]]))
-    if len(shorter) == len(rows.texts):
-        return rows
-    for index in shorter:
-        rows.texts[index] += dialect.delimiter * (len(header) - named)
-    return _Rows(rows.texts, rows.lines, rows.pairs, len(header))
+        texts.append(text)
+        lines.append(line)
+        pairs.append((cells[u], cells[v]))
+    if width > named:
+        end = dialect.delimiter * (width - named)
+        texts = [text if len(dialect.cells(text)) == width else text + end for text in texts]
+    return _Rows(texts, lines, pairs, width)
 
 
 def _width(cells: Sequence[str]) -> int:
