@@ -38,6 +38,8 @@ REFUSED = {
     "images": (("--images", "0"), 2, "0 is not in the range"),
     "seed": (("--seed", "-1"), 2, "-1 is not in the range"),
     "dense points without dense": (("--no-dense", "--dense-points", "5"), 2, "leave out one"),
+    "no threads": (("--threads", "0"), 2, "0 is not in the range"),
+    "baseline with threads": (("--baseline", "depth-anything", "--threads", "2"), 2, "--threads is for models"),
     "baseline with a backend": (("--baseline", "depth-anything", "--backend", "torch"), 2, "--backend is for models"),
     "baseline with a size": (("--baseline", "depth-anything", "--size", "96x320"), 2, "--size is for models"),
     "baseline": (("--baseline", "other"), 2, "'other' is not 'depth-anything'"),

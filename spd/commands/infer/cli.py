@@ -59,6 +59,7 @@ def _intrinsics(
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the graphs.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .npz instead of CSV to stdout."
 )

@@ -45,6 +45,8 @@ class Request:
     """A bundle, or a folder that holds one."""
     backend: str = "auto"
     precision: str | None = None
+    threads: int | None = None
+    """On the CPU; None is all cores."""
     out: Path | None = None
     """File with a suffix of `outputs.WRITERS`; None is CSV on stdout."""
     picture: str | None = None
@@ -161,7 +163,7 @@ def _load(request: Request) -> Model:
     from spd.runtime import load  # what it imports takes longer than finding a wrong argument
 
     start = time.perf_counter()
-    model = load(request.engines, backend=request.backend, precision=request.precision)
+    model = load(request.engines, backend=request.backend, precision=request.precision, threads=request.threads)
     manifest = model.manifest
     if manifest is not None and not (manifest.verified and manifest.trained):
         lacks = [] if manifest.trained else ["its weights are random, not trained"]

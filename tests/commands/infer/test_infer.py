@@ -95,7 +95,7 @@ def test_csv_to_stdout(model: StubModel) -> None:
     assert result.exit_code == 0
     assert result.stdout == "u,v,depth\n10.5,20,65.107\n0,47.5,65.0048\n"
     assert result.stderr == ""
-    assert model.loaded == [{"path": "engines", "backend": "auto", "precision": None}]
+    assert model.loaded == [{"path": "engines", "backend": "auto", "precision": None, "threads": None}]
 
 
 def test_rows_and_columns_come_out_as_they_came(model: StubModel) -> None:
@@ -237,12 +237,14 @@ def test_notes_and_verbose_go_to_stderr(model: StubModel) -> None:
     assert plain.stderr.count("\n") == 1
     assert "not trained" in plain.stderr
     assert "--no-verify" in plain.stderr
-    verbose = run("a.png", "more", "--points", "pts.csv", "-v", "--backend", "torch", "--precision", "fp16")
+    verbose = run(
+        "a.png", "more", "--points", "pts.csv", "-v", "--backend", "torch", "--precision", "fp16", "--threads", "3"
+    )
     assert "stub fp32" in verbose.stderr
     assert "tensorrt: not installed" in verbose.stderr
     assert "b.png: 100 x 50 pixels" in verbose.stderr
     assert verbose.stdout.count("\n") == 5
-    assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16"}
+    assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16", "threads": 3}
 
 
 def test_a_million_points(model: StubModel) -> None:

@@ -121,6 +121,7 @@ REFUSED = {
     "intrinsics": (("a.png", "--points", "pts.csv", "--intrinsics", "1,2,3"), 2, "is not four numbers"),
     "focal length": (("a.png", "--points", "pts.csv", "--intrinsics", "0,2,3,4"), 2, "focal lengths above 0"),
     "backend": (("a.png", "--points", "pts.csv", "--backend", "cuda"), 2, "'cuda' is not one of"),
+    "no threads": (("a.png", "--points", "pts.csv", "--threads", "0"), 2, "0 is not in the range"),
     "out suffix": (("a.png", "--points", "pts.csv", "--out", "out.txt"), 2, "must end in .csv or .json or .npz"),
     "out folder": (("a.png", "--points", "pts.csv", "--out", "none/out.csv"), 2, "the folder of"),
     "out is the input": (("a.png", "--points", "pts.csv", "--out", "more/../pts.csv"), 2, "would overwrite an input"),
