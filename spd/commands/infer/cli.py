@@ -91,7 +91,8 @@ def main(**arguments: Any) -> None:
     `image`, each row is asked of that image only: a path from the current folder or from the CSV's, or, where IMAGEs
     are given, the path or file name of one of them.
     """
-    from spd.commands.infer.run import Request, infer  # numpy and Pillow
+    from spd.commands.infer.request import Request  # numpy and Pillow
+    from spd.commands.infer.run import infer
 
     infer(Request(**arguments))
 

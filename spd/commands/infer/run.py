@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spd.commands.cli import note, write_stdout
+from spd.commands.cli import note
 from spd.commands.infer.images import Task, find_images, tasks_of_rows
-from spd.commands.infer.outputs import WRITERS, Block, check_columns, to_csv
+from spd.commands.infer.outputs import WRITERS, check_columns
 from spd.commands.infer.pipeline import encoded_ahead
+from spd.commands.infer.request import Answer, Question, Request
+from spd.commands.infer.results import block_of_image, block_of_rows, draw_pictures, write_result
 from spd.commands.infer.targets import picture_paths
 from spd.commands.places import check_file
 from spd.errors import PointsError
-from spd.files import write_atomically
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
 from spd.preprocess import check_image, inside, read_image
 
@@ -31,60 +31,6 @@ if TYPE_CHECKING:
     from spd.runtime import Model
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    images: tuple[Path, ...]
-    """Images and folders; may be empty if the points name their images."""
-    points: str
-    """CSV file, `-`, `grid:N` or `random:N[:SEED]`."""
-    engines: Path
-    """A bundle, or a folder that holds one."""
-    backend: str = "auto"
-    precision: str | None = None
-    threads: int | None = None
-    """On the CPU; None is all cores."""
-    out: Path | None = None
-    """File with a suffix of `outputs.WRITERS`; None is CSV on stdout."""
-    picture: str | None = None
-    """PNG file, or a folder (existing, or ending in a slash) for one PNG per image."""
-    intrinsics: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels of the image as shown: adds x, y, z."""
-    allow_outside: bool = False
-    verbose: bool = False
-
-    @property
-    def new_columns(self) -> tuple[str, ...]:
-        """Names of the columns that the result adds to the points."""
-        return ("depth",) if self.intrinsics is None else ("depth", "x", "y", "z")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One image's points."""
-
-    task: Task
-    width: int
-    """Of the image as shown, pixels."""
-    height: int
-    """Of the image as shown, pixels."""
-    table: PointTable
-    points: NDArray[np.float64]
-    """[K, 2], pixels of the image as shown."""
-    read_seconds: float
-    """How long it took to read the image and to find its points."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One image's points and their depths."""
-
-    question: Question
-    depth: NDArray[np.float32]
-    """[K], metres; NaN outside the image."""
 
 
 def infer(request: Request) -> None:
@@ -117,13 +63,13 @@ def infer(request: Request) -> None:
     with closing(_answers(request, source, tasks)) as found:
         answers = list(_progress(found, len(tasks), request.verbose))
     if table is not None and names is not None:
-        blocks = [_gathered(request, table, answers)]
+        blocks = [block_of_rows(request, table, answers)]
     else:
         several = len(tasks) > 1 or any(path.is_dir() for path in request.images)
-        blocks = [_block(request, answer, several) for answer in answers]
+        blocks = [block_of_image(request, answer, several) for answer in answers]
     if pictures:
-        _draw(answers, pictures)
-    _write(request.out, blocks)
+        draw_pictures(answers, pictures)
+    write_result(request.out, blocks)
 
 
 def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Task]) -> Generator[Answer, None, None]:
@@ -201,48 +147,3 @@ def _check_inside(points: NDArray[np.float64], table: PointTable, task: Task, im
             f"{table.name} row {table.lines[row]}{others}: point ({u:g}, {v:g}) is outside {task.path}, which is "
             f"{image.width} x {image.height} pixels; correct it, or pass --allow-outside for empty depths"
         )
-
-
-def _columns(
-    request: Request, points: NDArray[np.float64], depth: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """The new columns; x, y, z are metres to the right, down and ahead of the camera."""
-    if request.intrinsics is None:
-        return {"depth": depth}
-    fx, fy, cx, cy = request.intrinsics
-    x, y = (points[:, 0] - cx) / fx * depth, (points[:, 1] - cy) / fy * depth
-    return {"depth": depth, "x": x.astype(np.float32), "y": y.astype(np.float32), "z": depth}
-
-
-def _block(request: Request, answer: Answer, several: bool) -> Block:
-    """The answer for one image that was asked for all points."""
-    question = answer.question
-    new = _columns(request, question.points, answer.depth)
-    return Block(question.table, new, str(question.task.path) if several else None)
-
-
-def _gathered(request: Request, table: PointTable, answers: Sequence[Answer]) -> Block:
-    """The answers for all images back in the order of the table's rows."""
-    depth = np.full(len(table.rows), np.nan, dtype=np.float32)
-    for answer in answers:
-        depth[answer.question.task.rows] = answer.depth
-    return Block(table, _columns(request, table.points, depth))
-
-
-def _draw(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
-    from spd.commands.infer.picture import draw  # fonts and drawing, needed for --picture only
-
-    pictures[0].parent.mkdir(exist_ok=True)
-    for answer, path in zip(answers, pictures, strict=True):
-        picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
-        with write_atomically(path) as file:
-            picture.save(file, format="PNG")
-
-
-def _write(out: Path | None, blocks: Sequence[Block]) -> None:
-    if out is None:
-        write_stdout(to_csv(blocks))
-        return
-    data = WRITERS[out.suffix.lower()](blocks)
-    with write_atomically(out) as file:
-        file.write(data)

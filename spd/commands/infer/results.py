@@ -1,0 +1,63 @@
+"""From the answers of all images to the files that `spd-infer` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spd.commands.cli import write_stdout
+from spd.commands.infer.outputs import WRITERS, Block, to_csv
+from spd.commands.infer.request import Answer, Request
+from spd.files import write_atomically
+from spd.points import PointTable
+from spd.preprocess import read_image
+
+
+def _columns(
+    request: Request, points: NDArray[np.float64], depth: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """The new columns; x, y, z are metres to the right, down and ahead of the camera."""
+    if request.intrinsics is None:
+        return {"depth": depth}
+    fx, fy, cx, cy = request.intrinsics
+    x, y = (points[:, 0] - cx) / fx * depth, (points[:, 1] - cy) / fy * depth
+    return {"depth": depth, "x": x.astype(np.float32), "y": y.astype(np.float32), "z": depth}
+
+
+def block_of_image(request: Request, answer: Answer, several: bool) -> Block:
+    """The answer for one image that was asked for all points."""
+    question = answer.question
+    new = _columns(request, question.points, answer.depth)
+    return Block(question.table, new, str(question.task.path) if several else None)
+
+
+def block_of_rows(request: Request, table: PointTable, answers: Sequence[Answer]) -> Block:
+    """The answers for all images back in the order of the table's rows."""
+    depth = np.full(len(table.rows), np.nan, dtype=np.float32)
+    for answer in answers:
+        depth[answer.question.task.rows] = answer.depth
+    return Block(table, _columns(request, table.points, depth))
+
+
+def draw_pictures(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
+    """Draw the points of each image into its file, a PNG."""
+    from spd.commands.infer.picture import draw  # fonts and drawing, needed for --picture only
+
+    pictures[0].parent.mkdir(exist_ok=True)
+    for answer, path in zip(answers, pictures, strict=True):
+        picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
+        with write_atomically(path) as file:
+            picture.save(file, format="PNG")
+
+
+def write_result(out: Path | None, blocks: Sequence[Block]) -> None:
+    """Write the result to a file in the form that its suffix names, or as CSV to stdout."""
+    if out is None:
+        write_stdout(to_csv(blocks))
+        return
+    data = WRITERS[out.suffix.lower()](blocks)
+    with write_atomically(out) as file:
+        file.write(data)
