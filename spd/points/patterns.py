@@ -43,6 +43,17 @@ class Pattern:
             points=points,
         )
 
+    def table_without_points(self) -> PointTable:
+        """A single row without a point, for an image whose size is not known."""
+        return PointTable(
+            name=f"{self.kind}:{self.count}",
+            head="u,v",
+            columns=("u", "v"),
+            rows=[","],
+            lines=np.array([1]),
+            points=np.full((1, 2), np.nan),
+        )
+
 
 def grid(count: int, width: int, height: int) -> NDArray[np.float64]:
     """Exactly `count` points on a regular grid in a width x height image, row by row: float64 [count, 2].

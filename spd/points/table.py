@@ -29,7 +29,7 @@ class PointTable:
     lines: NDArray[np.int64]
     """Line number of each row, [K]."""
     points: NDArray[np.float64]
-    """(u, v) in pixels of the image as shown, [K, 2]; finite, but not necessarily inside."""
+    """(u, v) in pixels of the image as shown, [K, 2]; finite, but not necessarily inside. NaN for a row without one."""
     point_columns: tuple[int, int] = (0, 1)
     """Positions of u and v among the columns."""
     dialect: Dialect = COMMAS

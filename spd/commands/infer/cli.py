@@ -76,6 +76,12 @@ def _intrinsics(
     "puts pixel centres at whole numbers.",
 )
 @click.option("--allow-outside", is_flag=True, help="Empty depths for points outside the image, not an error.")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Empty depths for images and points that cannot be used, and a column `error` that says why. Then the exit "
+    "code is 1, after everything is written.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr which backend runs, why not the others, and times.")
 @click.version_option(__version__, "--version", prog_name="spd-infer")
 def main(**arguments: Any) -> None:

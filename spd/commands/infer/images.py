@@ -25,6 +25,8 @@ class Task:
     path: Path
     rows: NDArray[np.int64] | None
     """Indices into the table; None stands for all."""
+    problem: PointsError | None = None
+    """Why the image that the rows name was not found."""
 
 
 def find_images(arguments: Iterable[Path]) -> list[Path]:
@@ -46,7 +48,7 @@ def find_images(arguments: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def tasks_of_rows(table: PointTable, names: list[str], given: list[Path]) -> list[Task]:
+def tasks_of_rows(table: PointTable, names: list[str], given: list[Path], *, keep_problems: bool = False) -> list[Task]:
     """Group the rows of a table by the image that each names, in the order of first appearance.
 
     A relative path is looked for in the current folder, then in the folder of the CSV. If images are `given`, a row
@@ -56,26 +58,33 @@ def tasks_of_rows(table: PointTable, names: list[str], given: list[Path]) -> lis
         table: the points.
         names: the `image` column, [K].
         given: images named on the command line, possibly none.
+        keep_problems: whether an image that is not there becomes a task with a problem.
 
     Raises:
-        PointsError: a row names an image that is not there.
+        PointsError: a row names an image that is not there, unless problems are kept.
     """
     by_name: dict[str, set[Path]] = defaultdict(set)
     for path in given:
         for name in {str(path), path.name}:
             by_name[name].add(path)
     paths: dict[str, Path] = {}
+    problems: dict[str, PointsError] = {}
     for name, line in zip(names, table.lines.tolist(), strict=True):
         if name not in paths:
             where = f"{table.name} row {line}: image {name!r}"
-            paths[name] = _given(name, by_name, where) if given else _on_disk(name, Path(table.name).parent, where)
+            try:
+                paths[name] = _given(name, by_name, where) if given else _on_disk(name, Path(table.name).parent, where)
+            except PointsError as error:
+                if not keep_problems:
+                    raise
+                paths[name], problems[name] = Path(name), error
     rows: dict[str, list[int]] = defaultdict(list)
     shown: dict[str, Path] = {}
-    resolved = {name: os.path.realpath(path) for name, path in paths.items()}
+    resolved = {name: os.path.realpath(path) for name, path in paths.items()} | {name: name for name in problems}
     for row, name in enumerate(names):
         rows[resolved[name]].append(row)
         shown.setdefault(resolved[name], paths[name])
-    return [Task(shown[key], np.array(indices, dtype=np.int64)) for key, indices in rows.items()]
+    return [Task(shown[key], np.array(indices, dtype=np.int64), problems.get(key)) for key, indices in rows.items()]
 
 
 def _given(name: str, by_name: dict[str, set[Path]], where: str) -> Path:

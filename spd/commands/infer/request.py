@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.commands.infer.images import Task
+from spd.commands.infer.outputs import ERROR_COLUMN
 from spd.points import PointTable
 
 
@@ -33,12 +35,15 @@ class Request:
     intrinsics: tuple[float, float, float, float] | None = None
     """fx, fy, cx, cy in pixels of the image as shown: adds x, y, z."""
     allow_outside: bool = False
+    keep_going: bool = False
+    """Leave the depths of what cannot be used empty, and say why in a column `error`."""
     verbose: bool = False
 
     @property
     def new_columns(self) -> tuple[str, ...]:
         """Names of the columns that the result adds to the points."""
-        return ("depth",) if self.intrinsics is None else ("depth", "x", "y", "z")
+        columns = ("depth",) if self.intrinsics is None else ("depth", "x", "y", "z")
+        return (*columns, ERROR_COLUMN) if self.keep_going else columns
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,16 @@ class Question:
 
     task: Task
     width: int
-    """Of the image as shown, pixels."""
+    """Of the image as shown, pixels; 0 if it cannot be used."""
     height: int
-    """Of the image as shown, pixels."""
+    """Of the image as shown, pixels; 0 if it cannot be used."""
     table: PointTable
     points: NDArray[np.float64]
     """[K, 2], pixels of the image as shown."""
     read_seconds: float
     """How long it took to read the image and to find its points."""
+    problem: str | None = None
+    """Why the image cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -63,4 +70,6 @@ class Answer:
 
     question: Question
     depth: NDArray[np.float32]
-    """[K], metres; NaN outside the image."""
+    """[K], metres; NaN outside the image, and if it cannot be used."""
+    errors: Sequence[str]
+    """Why a row has no depth, [K]; empty text where it has one, or is allowed to have none."""

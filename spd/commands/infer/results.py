@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.commands.cli import write_stdout
-from spd.commands.infer.outputs import WRITERS, Block, to_csv
+from spd.commands.infer.outputs import ERROR_COLUMN, WRITERS, Block, to_csv
 from spd.commands.infer.request import Answer, Request
 from spd.files import write_atomically
 from spd.points import PointTable
@@ -31,26 +31,42 @@ def block_of_image(request: Request, answer: Answer, several: bool) -> Block:
     """The answer for one image that was asked for all points."""
     question = answer.question
     new = _columns(request, question.points, answer.depth)
-    return Block(question.table, new, str(question.task.path) if several else None)
+    image = str(question.task.path) if several else None
+    return Block(question.table, new, image, answer.errors if request.keep_going else None)
 
 
 def block_of_rows(request: Request, table: PointTable, answers: Sequence[Answer]) -> Block:
     """The answers for all images back in the order of the table's rows."""
     depth = np.full(len(table.rows), np.nan, dtype=np.float32)
+    errors = [""] * len(table.rows)
     for answer in answers:
-        depth[answer.question.task.rows] = answer.depth
-    return Block(table, _columns(request, table.points, depth))
+        rows = answer.question.task.rows
+        assert rows is not None
+        depth[rows] = answer.depth
+        for row, error in zip(rows.tolist(), answer.errors, strict=True):
+            errors[row] = error
+    return Block(table, _columns(request, table.points, depth), errors=errors if request.keep_going else None)
 
 
 def draw_pictures(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
-    """Draw the points of each image into its file, a PNG."""
+    """Draw the points of each image that can be used into its file, a PNG."""
     from spd.commands.infer.picture import draw  # fonts and drawing, needed for --picture only
 
     pictures[0].parent.mkdir(exist_ok=True)
     for answer, path in zip(answers, pictures, strict=True):
+        if answer.question.problem is not None:
+            continue
         picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
         with write_atomically(path) as file:
             picture.save(file, format="PNG")
+
+
+def summary_of_problems(answers: Sequence[Answer]) -> str | None:
+    """How many images could not be used, and how many points of the others; None if all could."""
+    errors = [error for answer in answers if answer.question.problem is None for error in answer.errors]
+    counts = {"images": [answer.question.problem for answer in answers], "points": errors}
+    parts = [f"{sum(map(bool, found))} of {len(found)} {name}" for name, found in counts.items() if any(found)]
+    return f"{' and '.join(parts)} cannot be used; the column {ERROR_COLUMN} says why" if parts else None
 
 
 def write_result(out: Path | None, blocks: Sequence[Block]) -> None:

@@ -20,10 +20,10 @@ from spd.commands.infer.images import Task, find_images, tasks_of_rows
 from spd.commands.infer.outputs import WRITERS, check_columns
 from spd.commands.infer.pipeline import encoded_ahead
 from spd.commands.infer.request import Answer, Question, Request
-from spd.commands.infer.results import block_of_image, block_of_rows, draw_pictures, write_result
+from spd.commands.infer.results import block_of_image, block_of_rows, draw_pictures, summary_of_problems, write_result
 from spd.commands.infer.targets import picture_paths
 from spd.commands.places import check_file
-from spd.errors import PointsError
+from spd.errors import InputError, PointsError
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
 from spd.preprocess import check_image, inside, read_image
 
@@ -37,7 +37,8 @@ def infer(request: Request) -> None:
     """Answer a request: write its pictures and its result, once every depth is known.
 
     Raises:
-        SPDError: an image, the points or the bundle cannot be used.
+        SPDError: an image, the points or the bundle cannot be used. If the request is to keep going, images and points
+            that cannot be used raise this after everything was written.
         click.UsageError: the request contradicts itself, or its results have no place to go.
         OSError: a result cannot be written.
     """
@@ -49,7 +50,7 @@ def infer(request: Request) -> None:
         check_columns(table, request.new_columns)
         names = table.images()
     if table is not None and names is not None:
-        tasks = tasks_of_rows(table, names, given)
+        tasks = tasks_of_rows(table, names, given, keep_problems=request.keep_going)
     elif given:
         tasks = [Task(path, None) for path in given]
     else:
@@ -58,8 +59,9 @@ def infer(request: Request) -> None:
     if request.out is not None:
         check_file(request.out, "--out", WRITERS, inputs)
     pictures = picture_paths(request.picture, [task.path for task in tasks], inputs)
-    for task in tasks:
-        check_image(task.path)
+    if not request.keep_going:
+        for task in tasks:
+            check_image(task.path)
     with closing(_answers(request, source, tasks)) as found:
         answers = list(_progress(found, len(tasks), request.verbose))
     if table is not None and names is not None:
@@ -70,6 +72,9 @@ def infer(request: Request) -> None:
     if pictures:
         draw_pictures(answers, pictures)
     write_result(request.out, blocks)
+    problems = summary_of_problems(answers)
+    if problems is not None:
+        raise InputError(problems)
 
 
 def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Task]) -> Generator[Answer, None, None]:
@@ -78,27 +83,73 @@ def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Tas
     with closing(ahead) as images:
         for encoded in images:
             question = encoded.question
+            if encoded.scene is None:
+                if request.verbose:
+                    note(f"{question.task.path}: left out: {question.problem}")
+                yield _unanswered(question)
+                continue
             start = time.perf_counter()
+            lenient = request.allow_outside or request.keep_going
             with encoded.scene as scene:
-                depth = scene.depth(question.points, outside="nan" if request.allow_outside else "error")
+                depth = scene.depth(question.points, outside="nan" if lenient else "error")
             if request.verbose:
                 note(
                     f"{question.task.path}: {question.width} x {question.height} pixels, "
                     f"read {_ms(question.read_seconds)}, encoded {_ms(encoded.seconds)}, "
                     f"{len(question.points)} points {_ms(time.perf_counter() - start)}"
                 )
-            yield Answer(question, depth)
+            yield Answer(question, depth, _errors_of_points(request, question))
 
 
-def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image]:
+def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image | None]:
     """Read an image, and find its points; each of them lies inside unless the request allows others."""
     start = time.perf_counter()
-    image = read_image(task.path)
+    try:
+        if task.problem is not None:
+            raise task.problem
+        image = read_image(task.path)
+    except InputError as error:
+        if not request.keep_going:
+            raise
+        table = source.table_without_points() if isinstance(source, Pattern) else source
+        return Question(task, 0, 0, table, _asked(table, task), time.perf_counter() - start, str(error)), None
     table = source.table(*image.size) if isinstance(source, Pattern) else source
-    points = table.points if task.rows is None else table.points[task.rows]
+    question = Question(task, *image.size, table, _asked(table, task), time.perf_counter() - start)
+    if not (request.allow_outside or request.keep_going):
+        _check_inside(question)
+    return question, image
+
+
+def _asked(table: PointTable, task: Task) -> NDArray[np.float64]:
+    """The points of the rows that a task is about."""
+    return table.points if task.rows is None else table.points[task.rows]
+
+
+def _unanswered(question: Question) -> Answer:
+    """The answer of an image that cannot be used."""
+    count = len(question.points)
+    return Answer(question, np.full(count, np.nan, dtype=np.float32), [question.problem or ""] * count)
+
+
+def _errors_of_points(request: Request, question: Question) -> list[str]:
+    """Which points lie outside the image; empty text for the others, and if the request allows all."""
+    errors = [""] * len(question.points)
     if not request.allow_outside:
-        _check_inside(points, table, task, image)
-    return Question(task, *image.size, table, points, time.perf_counter() - start), image
+        for index in _outside(question):
+            errors[index] = _says_outside(question, index)
+    return errors
+
+
+def _outside(question: Question) -> list[int]:
+    """Indices of the points that lie outside the image."""
+    indices: list[int] = np.flatnonzero(~inside(question.points, question.width, question.height)).tolist()
+    return indices
+
+
+def _says_outside(question: Question, index: int) -> str:
+    u, v = question.points[index].tolist()
+    size = f"{question.width} x {question.height} pixels"
+    return f"point ({u:g}, {v:g}) is outside {question.task.path}, which is {size}"
 
 
 def _ms(seconds: float) -> str:
@@ -137,13 +188,12 @@ def _progress(items: Iterable[Item], count: int, verbose: bool) -> Iterator[Item
     yield from track(items, description="images", total=count, console=Console(stderr=True), transient=True)
 
 
-def _check_inside(points: NDArray[np.float64], table: PointTable, task: Task, image: Image.Image) -> None:
-    outside = np.flatnonzero(~inside(points, *image.size))
-    if len(outside):
+def _check_inside(question: Question) -> None:
+    outside, task, table = _outside(question), question.task, question.table
+    if outside:
         row = outside[0] if task.rows is None else task.rows[outside[0]]
-        u, v = points[outside[0]].tolist()
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         raise PointsError(
-            f"{table.name} row {table.lines[row]}{others}: point ({u:g}, {v:g}) is outside {task.path}, which is "
-            f"{image.width} x {image.height} pixels; correct it, or pass --allow-outside for empty depths"
+            f"{table.name} row {table.lines[row]}{others}: {_says_outside(question, outside[0])}; "
+            "correct it, or pass --allow-outside for empty depths"
         )
