@@ -64,7 +64,10 @@ def draw_pictures(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
 def summary_of_problems(answers: Sequence[Answer]) -> str | None:
     """How many images could not be used, and how many points of the others; None if all could."""
     errors = [error for answer in answers if answer.question.problem is None for error in answer.errors]
-    counts = {"images": [answer.question.problem for answer in answers], "points": errors}
+    counts: dict[str, list[str | None]] = {
+        "images": [answer.question.problem for answer in answers],
+        "points": [*errors],
+    }
     parts = [f"{sum(map(bool, found))} of {len(found)} {name}" for name, found in counts.items() if any(found)]
     return f"{' and '.join(parts)} cannot be used; the column {ERROR_COLUMN} says why" if parts else None
 
