@@ -5,7 +5,7 @@ from __future__ import annotations
 DISTRIBUTION = "spd-depth"
 
 BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
-    None: ("numpy", "PIL", "click", "rich", "onnxruntime"),
+    None: ("numpy", "PIL", "click", "filelock", "rich", "onnxruntime"),
     "export": ("torch", "timm", "onnx", "onnx_ir", "onnxscript", "safetensors"),
     "train": (
         *("h5py", "lightning_fabric", "safetensors", "scipy", "tensorboard", "timm", "torch", "torchvision"),

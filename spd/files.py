@@ -1,4 +1,4 @@
-"""Writing a file completely or not at all, and telling what a killed process left."""
+"""Writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -68,16 +68,3 @@ def _put_in_place(written: Path, target: Path) -> None:
         if error.errno not in PROTECTED + MOUNTED or not os.access(target, os.W_OK):
             raise
         shutil.copyfile(written, target)
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process runs, by its number; True where that cannot be told, so that nothing of it is removed."""
-    if os.name == "nt":
-        return True  # there os.kill ends the process
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

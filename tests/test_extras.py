@@ -27,7 +27,7 @@ def required(extra: str | None) -> set[str]:
 def test_an_extra_brings_its_modules(extra: str | None) -> None:
     distributions = {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in BROUGHT_BY[extra]}
     assert distributions <= required(extra)
-    assert extra is not None or required(extra) - distributions <= {"onnxruntime", "platformdirs", "filelock"}
+    assert extra is not None or required(extra) - distributions <= {"onnxruntime"}
 
 
 def test_every_extra_for_users_is_listed() -> None:
