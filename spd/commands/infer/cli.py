@@ -79,8 +79,8 @@ def _intrinsics(
 @click.option(
     "--keep-going",
     is_flag=True,
-    help="Empty depths for images and points that cannot be used, and a column `error` that says why. Then the exit "
-    "code is 1, after everything is written.",
+    help="Empty depths for images and points that cannot be used, and a column `error` that says why. If there are "
+    "any, the exit code is 1 in the end.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr which backend runs, why not the others, and times.")
 @click.version_option(__version__, "--version", prog_name="spd-infer")
