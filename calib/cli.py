@@ -26,7 +26,7 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
 """
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
 @click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Calibrate untrained weights instead.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")

@@ -49,7 +49,7 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
         raise click.UsageError(f"--ckpt {checkpoint} {state}; expected a .pt, .pth or .safetensors file")
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
 @click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Export untrained weights instead.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")

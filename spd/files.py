@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+PROTECTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Nothing may be created in the folder, or renamed in it."""
+MOUNTED = (errno.EBUSY, errno.EXDEV)
+"""The file is mounted by itself, as containers do: it can be written, but not replaced."""
 
 
 @contextmanager
@@ -15,23 +23,48 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears, or replaces the old file, only once everything is written.
 
     Until then the bytes are in a hidden file of the same folder, which is removed on any error. A symbolic link is
-    followed. A device or a pipe is written to directly.
+    followed. A device or a pipe is written to directly. A file that can be written but not replaced is overwritten at
+    the end: it is mounted by itself, or its folder is write-protected.
 
     Raises:
         OSError: with `path` as its `filename`, also where the system names none (disk full).
     """
     target = Path(os.path.realpath(path))
     direct = target.exists() and not target.is_file()
-    written = target if direct else target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
+    written = target
     try:
-        with written.open("wb" if direct else "xb") as file:
+        written, file = (target, target.open("wb")) if direct else _open_hidden(target)
+        with file:
             yield file
         if not direct:
-            os.replace(written, target)
-    except BaseException as error:
-        if not direct:
-            with suppress(OSError):
-                written.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(written)):
+            _put_in_place(written, target)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) in (written, target):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+    finally:
+        if written != target:
+            with suppress(OSError):
+                written.unlink()
+
+
+def _open_hidden(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside the target, or in the system's folder for such files if there cannot be one."""
+    hidden = target.with_name(f".spd-{secrets.token_hex(4)}.tmp")
+    try:
+        return hidden, hidden.open("xb")
+    except OSError as error:
+        if error.errno not in PROTECTED or not os.access(target, os.W_OK):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+    descriptor, name = tempfile.mkstemp(prefix="spd-")
+    os.close(descriptor)
+    return Path(name), Path(name).open("wb")  # a file opened by number has no name that its user could read back
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    try:
+        os.replace(written, target)
+    except OSError as error:
+        if error.errno not in PROTECTED + MOUNTED or not os.access(target, os.W_OK):
+            raise
+        shutil.copyfile(written, target)

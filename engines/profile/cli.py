@@ -32,7 +32,7 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
 """
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, extra="profile", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--backend",
@@ -120,7 +120,10 @@ def _profile(
         with write_atomically(picture) as file:
             write_png(draw(report), file)
     console = Console()
-    show(report, console if console.is_terminal else Console(width=120))
+    console = console if console.is_terminal else Console(width=120)
+    with console.capture() as captured:
+        show(report, console)
+    write_stdout(captured.get().encode(console.encoding, "replace"))
 
 
 def _trtexec_lines(bundle: Bundle, precision: str, points: int | None) -> None:

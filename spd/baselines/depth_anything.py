@@ -16,6 +16,7 @@ from PIL import Image
 
 from spd.baselines.depth_anything_weights import PATCH, SIZE, load_weights, random_small
 from spd.errors import BackendError, InputError, PointsError
+from spd.extras import pip_install
 from spd.images import ImageSource, read_image
 from spd.preprocess import inside
 
@@ -158,7 +159,7 @@ def load_depth_anything(source: str | Path | None, size: int = SIZE) -> DepthAny
     """
     missing = [package for package in ("torch", "transformers") if find_spec(package) is None]
     if missing:
-        raise BackendError(f"Depth Anything needs {' and '.join(missing)}: pip install 'spd-depth[train]'")
+        raise BackendError(f"Depth Anything needs {' and '.join(missing)}: {pip_install('train')}")
     if source is None:
         return DepthAnything(random_small(), "Depth Anything V2 Small with random weights", size)
     return DepthAnything(load_weights(source), str(source), size)

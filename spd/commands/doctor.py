@@ -25,8 +25,9 @@ from typing import Any
 
 import click
 
-from spd.commands.cli import Command
+from spd.commands.cli import Command, write_stdout
 from spd.errors import one_line
+from spd.extras import pip_install
 from spd.version import __version__
 
 FORMAT, FORMAT_VERSION = "spd-doctor", 1
@@ -36,10 +37,10 @@ OK, MISSING, BROKEN = "ok", "missing", "broken"
 BUNDLE_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu")
 """Those that run bundles, in the order in which `auto` tries them."""
 
-EXPORT = "pip install 'spd-depth[export]'"
-TENSORRT = "pip install 'spd-depth[tensorrt]'"
+EXPORT = pip_install("export")
+TENSORRT = pip_install("tensorrt")
 CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-BASE = "pip install spd-depth"
+BASE = pip_install(None)
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def main(as_json: bool) -> None:
     What is missing is shown with what installs it. The exit code is 0 whatever is found.
     """
     found = examine()
-    click.echo(json.dumps(found, indent=2) if as_json else table(found))
+    write_stdout(f"{json.dumps(found, indent=2) if as_json else table(found)}\n".encode())
 
 
 if __name__ == "__main__":

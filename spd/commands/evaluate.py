@@ -91,6 +91,7 @@ def _dense_points(ctx: click.Context, param: click.Parameter, value: str) -> int
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
 @click.option("--baseline", type=click.Choice(BASELINES), help="MODEL is of this kind: a folder or a name on its hub.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write .json or .csv.")
@@ -103,7 +104,7 @@ def main(**arguments: Any) -> None:
     the number of the image and K: two models are asked the same.
     """
     if arguments["baseline"] is not None:
-        for option, default in (("backend", "auto"), ("precision", None), ("size", None)):
+        for option, default in (("backend", "auto"), ("precision", None), ("threads", None), ("size", None)):
             if arguments[option] != default:
                 raise click.UsageError(f"--{option} is for models of SPD, not for --baseline; leave it out")
 

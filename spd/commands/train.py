@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,7 @@ from click.core import ParameterSource
 from spd.commands.cli import INTERRUPTED, Command, Size, note
 from spd.config import PRESETS
 from spd.data.sources import ROOMS
-from spd.errors import BackendError, InputError
+from spd.errors import InputError
 from spd.training.settings import NETWORKS, OPTIMIZERS, Settings
 from spd.version import __version__
 
@@ -37,7 +36,6 @@ Several GPUs of a machine are used without being asked. `torchrun --nproc-per-no
 `fabric run --devices 4 $(which spd-train) ...` decide on processes themselves.
 """
 
-NEEDED = ("torch", "timm", "safetensors", "lightning_fabric", "tensorboard")
 FOR_A_NEW_RUN = {
     "pretrained": "--pretrained and --no-pretrained are",
     "backbone": "--backbone-weights is",
@@ -64,7 +62,10 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 
 
 @click.command(
-    cls=Command, epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+    cls=Command,
+    extra="train",
+    epilog=EPILOG,
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
 )
 @click.option(
     "--out",
@@ -171,9 +172,10 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     except InputError as error:
         raise click.UsageError(str(error)) from error
 
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise BackendError(f"training needs {', '.join(missing)}: pip install 'spd-depth[train]'")
-    from spd.training.state import LAST, read_last  # torch takes seconds to import
+    from spd.training.loop import train  # torch takes seconds to import
+    from spd.training.machine import Machine, default_workers, fabric_for
+    from spd.training.network import Start
+    from spd.training.state import LAST, read_last
 
     saved = read_last(folder) if resume else None
     if saved is not None:
@@ -181,10 +183,6 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     elif (folder / LAST).exists():
         raise InputError(f"{folder} holds a run already; go on with it with --resume, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-
-    from spd.training.loop import train
-    from spd.training.machine import Machine, default_workers, fabric_for
-    from spd.training.network import Start
 
     fabric = fabric_for(Machine(**machine), (saved or {}).get("begun", {}))
     workers = default_workers(fabric) if workers is None else workers

@@ -48,6 +48,8 @@ class Request:
     median_scale: bool
     backend: str
     precision: str | None
+    threads: int | None
+    """On the CPU; None is all cores."""
     size: tuple[int, int] | None
     """Height and width for a checkpoint, pixels."""
     baseline: str | None
@@ -141,7 +143,13 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
     path = Path(request.model)
     if request.size is not None and path.suffix not in CHECKPOINT_SUFFIXES:
         raise click.UsageError(f"--size is for checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}); a bundle has its own")
-    with load(path, backend=request.backend, precision=request.precision, size=request.size) as model:
+    with load(
+        path,
+        backend=request.backend,
+        precision=request.precision,
+        size=request.size,
+        threads=request.threads,
+    ) as model:
         sha256 = None
         if model.manifest is not None:
             name, sha256 = model.manifest.name, model.manifest.weights_sha256

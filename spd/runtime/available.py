@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from spd.errors import BackendError, one_line
+from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
 from spd.runtime.packages import import_onnxruntime
 
@@ -29,7 +30,7 @@ def unavailable(backend: str) -> str | None:
         return _tensorrt_unavailable()
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
-        return f"{', '.join(missing)} missing: pip install 'spd-depth[export]'" if missing else None
+        return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
     return _onnxruntime_unavailable(cuda=backend == "onnxruntime-cuda")
 
 
@@ -45,7 +46,7 @@ def _tensorrt_unavailable() -> str | None:
 
 def _onnxruntime_unavailable(cuda: bool) -> str | None:
     if find_spec("onnxruntime") is None:
-        return "onnxruntime is missing: pip install spd-depth"
+        return f"onnxruntime is missing: {pip_install(None)}"
     try:
         onnxruntime = import_onnxruntime()  # 0.1 s
     except Exception as error:

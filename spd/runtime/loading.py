@@ -41,7 +41,8 @@ def load(
             bf16 before fp32 if there are engines for it.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
-        threads: CPU threads for one call on onnxruntime-cpu; by default one for each core that the process may use.
+        threads: CPU threads for one call on onnxruntime-cpu and torch; by default one for each core that the process
+            may use. On torch this sets the number for the whole process.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
             host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
@@ -61,7 +62,7 @@ def load(
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
     if path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir():
-        model = _load_checkpoint(path, backend, precision, size, budget)
+        model = _load_checkpoint(path, backend, precision, size, threads, budget)
     else:
         model = _load_bundle(path, backend, precision, threads, budget)
     model.load_again = partial(
@@ -120,7 +121,12 @@ def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
 
 
 def _load_checkpoint(
-    path: Path, backend: str, precision: str | None, size: tuple[int, int] | None, budget: int | None
+    path: Path,
+    backend: str,
+    precision: str | None,
+    size: tuple[int, int] | None,
+    threads: int | None,
+    budget: int | None,
 ) -> Model:
     if backend not in ("auto", "torch"):
         raise BackendError(
@@ -132,7 +138,7 @@ def _load_checkpoint(
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
-    return Model(TorchBackend(path, size), None, [], budget)
+    return Model(TorchBackend(path, size, threads), None, [], budget)
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:

@@ -8,12 +8,13 @@ import re
 from typing import Any
 
 from spd.errors import BackendError, one_line
+from spd.extras import pip_install
 
 OLDEST_TENSORRT = (10, 13)
 """The first version that takes strongly typed networks in the way version 11 does."""
 BEYOND_TENSORRT = (12,)
 
-INSTALL = "pip install 'spd-depth[tensorrt]'"
+INSTALL = pip_install("tensorrt")
 
 
 def import_onnxruntime() -> Any:

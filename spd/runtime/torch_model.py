@@ -22,13 +22,20 @@ class TorchBackend(Backend):
     precision = "fp32"
     max_points = 1024
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
-        """Load a checkpoint for images of `size` = (height, width) pixels, by default that which it was trained at.
+    def __init__(self, path: Path, size: tuple[int, int] | None = None, threads: int | None = None) -> None:
+        """Load a checkpoint.
+
+        Args:
+            path: .pt, .pth or .safetensors.
+            size: height and width of the images in pixels, by default those that it was trained at.
+            threads: CPU threads of this process, for all that it does with torch; by default they stay as they are.
 
         Raises:
             CheckpointError: the weights cannot be used.
             BackendError: the model cannot take images of that size.
         """
+        if threads is not None:
+            torch.set_num_threads(threads)
         checkpoint = load_checkpoint(path, networks=tuple(NETWORKS))
         self.height, self.width = size or checkpoint.size or DEFAULT_SIZE
         self._model = checkpoint.model

@@ -252,15 +252,6 @@ def test_refusals(options: list[str], code: int, words: str, tmp_path: Path, mon
     assert not (tmp_path / "run/last.pt").exists()
 
 
-def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spd.commands.train.find_spec", lambda name: None if name == "tensorboard" else object())
-    done = spd_train("--out", tmp_path / "run")
-    assert (done.exit_code, done.stderr) == (
-        1,
-        "Error: training needs tensorboard: pip install 'spd-depth[train]'\n",
-    )
-
-
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"torch", "timm", "lightning_fabric", "h5py"}
     code = f"import sys, spd.commands.train; sys.exit(bool({heavy} & set(sys.modules)))"

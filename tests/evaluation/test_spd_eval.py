@@ -54,7 +54,7 @@ def test_table_and_json(model: StubModel) -> None:
     assert {key: found[key] for key in numbers} == numbers
     assert model.opened == [
         ("rooms", "test"),
-        {"path": "model.pt", "backend": "auto", "precision": None, "size": None},
+        {"path": "model.pt", "backend": "auto", "precision": None, "size": None, "threads": None},
         "closed",
     ]
 
@@ -68,12 +68,13 @@ def test_csv(model: StubModel) -> None:
 
 
 def test_options_arrive(model: StubModel) -> None:
-    options = "--k 16 --dense-points 5 --seed 9 --images 1 --size 96x320 --backend torch --precision fp32"
+    options = "--k 16 --dense-points 5 --seed 9 --images 1 --size 96x320 --backend torch --precision fp32 --threads 2"
     found = result_of(*options.split())
     assert list(found["by_k"]) == ["16", "dense"]
     assert (found["images"], found["seed"], found["dense_points"]) == (1, 9, 5)
     assert [len(points) for _, points in model.asked] == [16, 5]
-    assert model.opened[1] == {"path": "model.pt", "backend": "torch", "precision": "fp32", "size": (96, 320)}
+    given = {"backend": "torch", "precision": "fp32", "size": (96, 320), "threads": 2}
+    assert model.opened[1] == {"path": "model.pt", **given}
 
 
 @pytest.mark.parametrize(

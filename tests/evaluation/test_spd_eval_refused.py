@@ -42,6 +42,8 @@ REFUSED = {
     "dense points word": (("--dense-points", "some"), 2, "'some' is neither a number of pixels from 1 on"),
     "dense points zero": (("--dense-points", "0"), 2, "'0' is neither"),
     "dense points half": (("--dense-points", "4096.5"), 2, "'4096.5' is neither"),
+    "no threads": (("--threads", "0"), 2, "0 is not in the range"),
+    "baseline with threads": (("--baseline", "depth-anything", "--threads", "2"), 2, "--threads is for models"),
     "baseline with a backend": (("--baseline", "depth-anything", "--backend", "torch"), 2, "--backend is for models"),
     "baseline with a size": (("--baseline", "depth-anything", "--size", "96x320"), 2, "--size is for models"),
     "baseline": (("--baseline", "other"), 2, "'other' is not 'depth-anything'"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -125,3 +126,15 @@ def test_reading_images_in_two_threads_leaves_the_warning_filters_alone(
     first_ended.set()
     second.join()
     assert list(warnings.filters) == before
+
+
+def test_the_number_of_threads_of_torch(checkpoint: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for wanted in (1, 2):
+            with load(checkpoint, size=(160, 192), threads=wanted):
+                assert torch.get_num_threads() == wanted
+        with load(checkpoint, size=(160, 192)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

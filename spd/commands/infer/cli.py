@@ -45,8 +45,8 @@ def _intrinsics(
     "--points",
     required=True,
     metavar="FILE|-|grid:N|random:N[:SEED]",
-    help="CSV with columns u,v (or x,y) in pixels, or with two columns and no header; - is stdin. Or N points made for "
-    "each image.",
+    help="CSV with the columns u,v (or x,y) in pixels, or with two columns and no header, as spreadsheets and numpy "
+    "write it; - is stdin. Or N points made for each image.",
 )
 @click.option(
     "--engines",
@@ -60,6 +60,7 @@ def _intrinsics(
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the graphs.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .npz instead of CSV to stdout."
 )
@@ -76,6 +77,12 @@ def _intrinsics(
     "puts pixel centres at whole numbers.",
 )
 @click.option("--allow-outside", is_flag=True, help="Empty depths for points outside the image, not an error.")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Empty depths for images and points that cannot be used, and a column `error` that says why. If there are "
+    "any, the exit code is 1 in the end.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr which backend runs, why not the others, and times.")
 @click.version_option(__version__, "--version", prog_name="spd-infer")
 def main(**arguments: Any) -> None:
@@ -91,7 +98,8 @@ def main(**arguments: Any) -> None:
     `image`, each row is asked of that image only: a path from the current folder or from the CSV's, or, where IMAGEs
     are given, the path or file name of one of them.
     """
-    from spd.commands.infer.run import Request, infer  # numpy and Pillow
+    from spd.commands.infer.request import Request  # numpy and Pillow
+    from spd.commands.infer.run import infer
 
     infer(Request(**arguments))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spd.commands.cli import note
-from spd.errors import ImageError, PointsError
+from spd.errors import ImageError, InputError, PointsError
 from spd.images import check_image, is_pipe, read_image, read_to_end
 from spd.points import PointTable
 
@@ -36,6 +36,8 @@ class Task:
     path: Path
     rows: NDArray[np.int64] | None
     """Indices into the table; None stands for all."""
+    problem: InputError | None = None
+    """Why it cannot be asked, such as that it was not found."""
     data: bytes | None = None
     """What a pipe gave, as it can be read only once; None for a file."""
 
@@ -49,7 +51,13 @@ class Task:
         check_image(self.path if self.data is None else self.data, self.name)
 
     def read(self) -> Image.Image:
-        """Read the image, as often as wanted; see `read_image`."""
+        """Read the image, as often as wanted; see `read_image`.
+
+        Raises:
+            InputError: it cannot be read, or has a problem.
+        """
+        if self.problem is not None:
+            raise self.problem
         return read_image(self.path if self.data is None else self.data, self.name)
 
 
@@ -93,25 +101,37 @@ def check_stdin(arguments: Iterable[Path], points: str) -> None:
         raise click.UsageError(f"{readers[0]} and {readers[1]} both read standard input; give one of them as a file")
 
 
-def read_pipes(tasks: Sequence[Task]) -> list[Task]:
+def read_pipes(tasks: Sequence[Task], *, keep_problems: bool = False) -> list[Task]:
     """Read what can be read only once; look at the headers of all images.
 
     Pipes are read one after the other and in the main thread, where Ctrl-C ends the wait for a writer.
 
+    Args:
+        tasks: one for each image.
+        keep_problems: whether an image that cannot be read becomes a task with a problem; headers are then left for
+            later.
+
     Raises:
-        ImageError: an image cannot be read, or is none.
+        ImageError: an image cannot be read, or is none, unless problems are kept.
     """
-    pipes: dict[Path, bytes] = {}
-    for path in (task.path for task in tasks):
-        if path not in pipes and (str(path) == STDIN or is_pipe(path)):
-            pipes[path] = _read_pipe(path)
-    ready = [replace(task, data=pipes.get(task.path)) for task in tasks]
-    for task in ready:
-        task.check()
+    pipes: dict[Path, Task] = {}
+    for task in tasks:
+        path = task.path
+        if task.problem is None and path not in pipes and (str(path) == STDIN or is_pipe(path)):
+            try:
+                pipes[path] = replace(task, data=_read_pipe(path))
+            except ImageError as error:
+                if not keep_problems:
+                    raise
+                pipes[path] = replace(task, problem=error)
+    ready = [replace(pipes.get(task.path, task), rows=task.rows) for task in tasks]
+    if not keep_problems:
+        for task in ready:
+            task.check()
     return ready
 
 
-def tasks_of_rows(table: PointTable, names: list[str], given: list[Path]) -> list[Task]:
+def tasks_of_rows(table: PointTable, names: list[str], given: list[Path], *, keep_problems: bool = False) -> list[Task]:
     """Group the rows of a table by the image that each names, in the order of first appearance.
 
     A relative path is looked for in the current folder, then in the folder of the CSV. If images are `given`, a row
@@ -122,25 +142,33 @@ def tasks_of_rows(table: PointTable, names: list[str], given: list[Path]) -> lis
         table: the points.
         names: the `image` column, [K].
         given: images named on the command line, possibly none.
+        keep_problems: whether an image that is not there becomes a task with a problem.
 
     Raises:
-        PointsError: a row names an image that is not there, or could name several.
+        PointsError: a row names an image that is not there, unless problems are kept, or could name several.
     """
     folder = Path(table.name).parent
     among = _Given(given, folder) if given else None
     paths: dict[str, Path] = {}
     keys: dict[str, str] = {}
+    problems: dict[str, InputError] = {}
     for name, line in zip(names, table.lines.tolist(), strict=True):
-        if name not in paths:
-            where = f"{table.name} row {line}: image {name!r}"
+        if name in paths:
+            continue
+        where = f"{table.name} row {line}: image {name!r}"
+        try:
             paths[name] = among.find(name, where) if among else _find_on_disk(name, folder, where)
             keys[name] = _place(paths[name])
+        except PointsError as error:
+            if not keep_problems:
+                raise
+            paths[name], keys[name], problems[name] = Path(name), name, error
     rows: dict[str, list[int]] = defaultdict(list)
     shown: dict[str, Path] = {}
     for row, name in enumerate(names):
         rows[keys[name]].append(row)
         shown.setdefault(keys[name], paths[name])
-    return [Task(shown[key], np.array(indices, dtype=np.int64)) for key, indices in rows.items()]
+    return [Task(shown[key], np.array(indices, dtype=np.int64), problems.get(key)) for key, indices in rows.items()]
 
 
 class _Given:

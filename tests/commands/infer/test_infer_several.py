@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from spd.commands.infer.cli import main
-from spd.commands.infer.run import Request, infer
+from spd.commands.infer.request import Request
+from spd.commands.infer.run import infer
 from spd.errors import BackendError, PointsError
 
 COUNT = 6
