@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from spd.bundle.contract import BACKENDS, PRECISIONS
-from spd.commands.cli import Command, Size
+from spd.commands.cli import Command, Size, checkpoint_weights
 from spd.version import __version__
 
 BASELINES = ("depth-anything",)
@@ -60,6 +60,7 @@ def _ks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ..
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
 @click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
+@checkpoint_weights
 @click.option("--baseline", type=click.Choice(BASELINES), help="MODEL is of this kind: a folder or a name on its hub.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write .json or .csv.")
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw each image's result as a PNG.")
@@ -73,7 +74,7 @@ def main(**arguments: Any) -> None:
     if arguments["dense_points"] is not None and not arguments["dense"]:
         raise click.UsageError("--dense-points says how many points --dense takes; leave out one of the two")
     if arguments["baseline"] is not None:
-        for option, default in (("backend", "auto"), ("precision", None), ("size", None)):
+        for option, default in (("backend", "auto"), ("precision", None), ("size", None), ("weights", "auto")):
             if arguments[option] != default:
                 raise click.UsageError(f"--{option} is for models of SPD, not for --baseline; leave it out")
 

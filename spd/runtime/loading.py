@@ -9,12 +9,11 @@ from pathlib import Path
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
+from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
 from spd.runtime.available import unavailable
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
-
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 logger = logging.getLogger("spd")
 
@@ -25,13 +24,14 @@ def load(
     *,
     precision: str | None = None,
     size: tuple[int, int] | None = None,
+    weights: str = "auto",
     threads: int | None = None,
     cache_budget: int | str | None = None,
 ) -> Model:
     """Load a bundle, or a checkpoint for the torch backend.
 
     Args:
-        path: a bundle, a folder that holds exactly one, or a checkpoint (.pt, .pth, .safetensors).
+        path: a bundle, a folder that holds exactly one, or a checkpoint.
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info. A backend asked for by name is
             used or is an error, never replaced.
@@ -39,6 +39,9 @@ def load(
             bf16 before fp32 if there are engines for it.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
+        weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
+            others, `auto` for the averaged ones if the file has them. If it has both, `auto` says so in `Model.notes`
+            and logs it at level info.
         threads: CPU threads for one call on onnxruntime-cpu, all cores by default.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
@@ -47,7 +50,8 @@ def load(
     Raises:
         BundleError: the bundle is missing, incomplete, changed, or from a newer format.
         CheckpointError: the checkpoint cannot be used.
-        BackendError: the backend cannot run here, or there is no such backend, precision or number of threads.
+        BackendError: the backend cannot run here, or there is no such backend, precision, number of threads or choice
+            of weights.
         InputError: the budget is not a size, or less than one scene takes.
     """
     path = Path(path)
@@ -56,10 +60,14 @@ def load(
         raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
     if precision not in (None, *PRECISIONS):
         raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if weights not in CHECKPOINT_WEIGHTS:
+        raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
-    if path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir():
-        return _load_checkpoint(path, backend, precision, size, budget)
+    if checkpoint_suffix(path) and not path.is_dir():
+        return _load_checkpoint(path, backend, precision, size, weights, budget)
+    if weights != "auto":
+        raise BackendError(f"{path} is not a checkpoint; only a checkpoint has {weights} weights to choose")
     bundle = open_bundle(path)
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
@@ -83,7 +91,7 @@ def load(
 
 
 def _load_checkpoint(
-    path: Path, backend: str, precision: str | None, size: tuple[int, int] | None, budget: int | None
+    path: Path, backend: str, precision: str | None, size: tuple[int, int] | None, weights: str, budget: int | None
 ) -> Model:
     if backend not in ("auto", "torch"):
         raise BackendError(
@@ -95,7 +103,8 @@ def _load_checkpoint(
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
-    return Model(TorchBackend(path, size), None, [], budget)
+    network = TorchBackend(path, size, weights)
+    return Model(network, None, network.notes, budget)
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
@@ -119,4 +128,6 @@ def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backen
 
 
 def _torch_from_bundle(bundle: Bundle) -> Backend:
-    raise BackendError(f"torch runs checkpoints, but {bundle.path} is a bundle; give the .pt or .safetensors file")
+    raise BackendError(
+        f"torch runs checkpoints, but {bundle.path} is a bundle; give the checkpoint that it was exported from"
+    )

@@ -22,14 +22,21 @@ class TorchBackend(Backend):
     precision = "fp32"
     max_points = 1024
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
-        """Load a checkpoint for images of `size` = (height, width) pixels, by default that which it was trained at.
+    def __init__(self, path: Path, size: tuple[int, int] | None = None, weights: str = "auto") -> None:
+        """Load a checkpoint.
+
+        Args:
+            path: the checkpoint.
+            size: height and width of the encoder's image in pixels; by default those that it was trained at.
+            weights: see `spd.checkpoint.load_checkpoint`.
 
         Raises:
             CheckpointError: the weights cannot be used.
             BackendError: the model cannot take images of that size.
         """
-        checkpoint = load_checkpoint(path, networks=tuple(NETWORKS))
+        checkpoint = load_checkpoint(path, networks=tuple(NETWORKS), weights=weights)
+        self.notes = [checkpoint.note] if checkpoint.note else []
+        """Which weights were taken, if the file has several and the caller did not choose."""
         self.height, self.width = size or checkpoint.size or DEFAULT_SIZE
         self._model = checkpoint.model
         try:
