@@ -50,9 +50,9 @@ def read(path: Path) -> Content:
     Raises:
         CheckpointError: it is missing, damaged, of another kind, or holds code.
     """
-    if reason := why_no_checkpoint(path):
-        raise CheckpointError(f"{path} {reason}")
     try:
+        if reason := why_no_checkpoint(path):
+            raise CheckpointError(f"{path} {reason}")
         return _shards(path) if checkpoint_suffix(path) == INDEX else _file(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or one_line(error)}") from error
