@@ -41,7 +41,7 @@ class Tree(NamedTuple):
     """Lists of tensors, which have a place but no names."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """What a file has of a network's weights under one prefix."""
 
