@@ -17,6 +17,9 @@ from typing import Any, BinaryIO
 LEGACY_PICKLES = 5
 """A file of PyTorch before 1.6 is so many pickles, and after them the numbers."""
 
+MAX_REPEATED = 1 << 27
+"""Characters of strings that are repeated. A real file has few; one of two bytes can ask for any string again."""
+
 
 def in_protocol_2(file: Path) -> BinaryIO:
     """A file by torch.save as it would be with `pickle_protocol=2`.
@@ -55,6 +58,7 @@ def _translated(file: BinaryIO) -> bytes:
     result: list[bytes] = []
     texts: list[str] = []  # those on top of the stack, each the last in `result`
     memo: dict[int, str | None] = {}
+    repeated = 0
     arg: Any  # text, a number or nothing, as the opcode says
     for (op, arg, position), stop in zip(ops, stops, strict=True):
         assert position is not None
@@ -70,6 +74,9 @@ def _translated(file: BinaryIO) -> bytes:
             if not texts:
                 result.append(pickle.LONG_BINPUT + struct.pack("<I", key))
         elif op.name in ("BINGET", "LONG_BINGET") and (text := memo.get(arg)) is not None:
+            repeated += len(text)
+            if repeated > MAX_REPEATED:
+                raise pickle.UnpicklingError("more repeated text than a checkpoint has")
             texts.append(text)
             result.append(_pushed(text))
         elif op.name == "STACK_GLOBAL":

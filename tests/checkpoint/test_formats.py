@@ -79,6 +79,13 @@ def test_a_newer_pickle_that_ends_early(tmp_path: Path, weights: Weights, protoc
     assert "damaged or not a PyTorch checkpoint" in refusal(tmp_path / "a.pt")
 
 
+def test_a_text_that_is_asked_for_endlessly(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(["x" * 10_000] * 20_000, path, pickle_protocol=4)
+    assert path.stat().st_size < 200_000, "it would be 200 MB"
+    assert "damaged or not a PyTorch checkpoint" in refusal(path)
+
+
 # Shards.
 
 
