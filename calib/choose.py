@@ -14,9 +14,9 @@ from calib.lowering import DepthError, Lowering, outermost
 from calib.ranges import Ranges, measure_ranges
 from calib.samples import Sample
 from export.graphs import GraphOptions, torch_dtype
-from export.phases import Phases
 from export.policy import Policy
 from spd.bundle.gate import TOLERANCES, Tolerance
+from spd.commands.progress import Phases
 from spd.models import SPD
 
 HEADROOM = 4.0
@@ -44,7 +44,7 @@ class Settings:
         return TOLERANCES[self.precision]
 
     @property
-    def alone(self) -> Tolerance:
+    def module_tolerance(self) -> Tolerance:
         """What one module alone may cause."""
         return Tolerance(self.max_error, self.tolerance.mean * self.max_error / self.tolerance.max)
 
@@ -98,14 +98,15 @@ def calibrate(
     with phases(f"lowering {len(lowering.units)} modules one by one on {count} images, up to {estimate:.0f} s") as tick:
         errors = lowering.each_alone(kept, count, tick)
     for unit, error in errors.items():
-        if not error.within(settings.alone):
+        if not error.within(settings.module_tolerance):
             with phases(f"looking for the cause inside {unit}"):
-                kept = _with(kept, _cause(lowering, unit, kept, settings), f"alone errs by {error.max:.2g}")
+                culprit = _smallest_culprit(lowering, unit, kept, settings)
+                kept = _add_kept(kept, culprit, f"alone errs by {error.max:.2g}")
     result = without
     if kept:
         with phases(f"running all of it with {len(kept)} modules in float32") as tick:
             result = lowering.whole(kept, tick)
-    kept, result = _until_it_passes(lowering, errors, kept, result, settings, phases)
+    kept, result = _keep_more_until_it_passes(lowering, errors, kept, result, settings, phases)
     return Calibration(kept, ranges, errors, without, result, uncured)
 
 
@@ -127,15 +128,18 @@ def _out_of_range(
     return {name: kept[name] for name in outermost(kept)}, tuple(uncured)
 
 
-def _cause(lowering: Lowering, unit: str, kept: dict[str, str], settings: Settings) -> str:
+def _smallest_culprit(lowering: Lowering, unit: str, kept: dict[str, str], settings: Settings) -> str:
     """The smallest module inside a unit that, in float32, brings the unit's error within what it may cause."""
     for inner in lowering.inside(unit):
-        if inner not in kept and lowering.alone(unit, [*kept, inner], settings.error_samples).within(settings.alone):
+        if inner in kept:
+            continue
+        error = lowering.alone(unit, [*kept, inner], settings.error_samples)
+        if error.within(settings.module_tolerance):
             return inner
     return unit
 
 
-def _until_it_passes(
+def _keep_more_until_it_passes(
     lowering: Lowering,
     errors: dict[str, DepthError],
     kept: dict[str, str],
@@ -149,13 +153,13 @@ def _until_it_passes(
         if result.within(settings.tolerance) or not left:
             break
         unit = left.pop()
-        kept = _with(kept, unit, f"largest error of those left, {errors[unit].max:.2g}")
+        kept = _add_kept(kept, unit, f"largest error of those left, {errors[unit].max:.2g}")
         with phases(f"running all of it with {unit} in float32 too") as tick:
             result = lowering.whole(kept, tick)
     return kept, result
 
 
-def _with(kept: dict[str, str], name: str, why: str) -> dict[str, str]:
+def _add_kept(kept: dict[str, str], name: str, why: str) -> dict[str, str]:
     """Keep one more module, and none inside it any longer."""
     more = {**kept, name: why}
     return {name: more[name] for name in outermost(more)}

@@ -72,25 +72,25 @@ def main(**arguments: Any) -> None:
 
 
 def _calibrate(arguments: dict[str, Any]) -> None:
-    """Everything after the checks of the arguments."""
+    """Do the work, after the checks of the arguments."""
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
 
+    from spd.commands.progress import Phases
+
     console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("loading torch"):
-            importlib.import_module("calib.report")
+    phases = Phases(console)
+    with phases("loading torch"):
+        importlib.import_module("calib.report")
     from calib.choose import Settings, calibrate
     from calib.report import document, summarise
     from calib.samples import gate_samples, photo_samples
     from export.graphs import GraphOptions
-    from export.phases import Phases
     from export.pipeline import load_source
     from spd.bundle.gate import TOLERANCES
     from spd.errors import ParityError
     from spd.files import write_atomically
 
-    phases = Phases(console)
     seeded = arguments["seed_checkpoint"]
     points, precision = arguments["points"], arguments["precision"]
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):

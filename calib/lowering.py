@@ -53,7 +53,7 @@ class Lowering:
         """
         self._model, self._dtype, self._options, self._samples = model, dtype, options, samples
         self._exact = _pair(model, torch.float32, options, ())
-        self.lowerable = _lowerable(_pair(model, dtype, options, ()), dtype)
+        self.lowerable = _lowerable_names(_pair(model, dtype, options, ()), dtype)
         """Modules that a policy may name and that are not float32 anyway, by their path."""
         self.units = outermost(self.lowerable)
         """Those of them that lie in no other."""
@@ -80,8 +80,8 @@ class Lowering:
         errors = []
         for i, sample in enumerate(self._samples):
             tick(i / len(self._samples))
-            with _rounded_once():
-                errors.append(_error(graphs, _encode(graphs, sample), sample, self._depths[i]))
+            with _products_rounded_once():
+                errors.append(_depth_error(graphs, _encode(graphs, sample), sample, self._depths[i]))
         return DepthError.worst(errors)
 
     def alone(self, unit: str, kept: Collection[str], most: int) -> DepthError:
@@ -116,9 +116,9 @@ class Lowering:
         return {unit: DepthError.worst(found) for unit, found in errors.items()}
 
     def _run(self, graph: str, i: int, sample: Sample) -> DepthError:
-        with _rounded_once():
+        with _products_rounded_once():
             cache = _encode(self._exact, sample) if graph == "encoder" else self._caches[i]
-            return _error(self._exact, cache, sample, self._depths[i])
+            return _depth_error(self._exact, cache, sample, self._depths[i])
 
     def _outputs(self, sample: Sample) -> dict[str, Tensor]:
         """What the encoder's units give, in the order in which they run."""
@@ -170,7 +170,7 @@ class _Remembered(nn.Module):
 class _ProductsInFloat32(TorchDispatchMode):
     """Low-precision products multiply in float32 and round once, as tensor cores do and as `export.evaluate` does.
 
-    torch's own float16 products take 20 to 60 times as long on a CPU, and accumulate as they like.
+    On a CPU torch's float16 products take 20 to 60 times as long, and their accumulation is not specified.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -181,12 +181,13 @@ class _ProductsInFloat32(TorchDispatchMode):
         return func(*wide, **(kwargs or {})).to(args[0].dtype)
 
 
-def _rounded_once() -> TorchDispatchMode:
+def _products_rounded_once() -> TorchDispatchMode:
     return _ProductsInFloat32()  # type: ignore[no-untyped-call]
 
 
 def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
-    pair = deployed(model, dtype, replace(options, policy=Policy(tuple(kept)), with_routes=False))
+    without_routes = replace(options, policy=Policy(tuple(kept)), with_routes=False)
+    pair = deployed(model, dtype, without_routes, for_gpu=True)  # modules of float32 are put into it, and the reverse
     return dict(zip(GRAPHS, pair, strict=True))
 
 
@@ -195,7 +196,7 @@ def _submodule(graphs: dict[str, nn.Module], name: str) -> nn.Module:
     return graphs[graph].get_submodule(path)
 
 
-def _lowerable(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
+def _lowerable_names(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
     names = [f"{graph}.{path}" for graph, module in graphs.items() for path in lowerable_modules(module)]
     # The last layer of the head is an island (design 5).
     return [name for name in names if not isinstance(m := _submodule(graphs, name), Dense) or m.weight.dtype == dtype]
@@ -219,7 +220,9 @@ def _decode(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sam
     return depth
 
 
-def _error(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor) -> DepthError:
+def _depth_error(
+    graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor
+) -> DepthError:
     try:
         depth = _decode(graphs, cache, sample)
     except IndexError:  # learned offsets that are NaN point to no row of the map

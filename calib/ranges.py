@@ -25,7 +25,7 @@ from export.layers import Precision
 from export.policy import lowerable_modules
 from spd.models import SPD
 
-BULK = Precision(graph=torch.float32, wide=torch.float64)
+BULK = Precision(graph=torch.float32, wide=torch.float64, for_gpu=True)
 
 FLOAT16 = torch.finfo(torch.float16)
 """`max` is 65504; below `tiny`, 6.1e-5, its numbers have fewer than 11 bits."""

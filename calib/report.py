@@ -43,7 +43,7 @@ def document(
         rules={
             "headroom": settings.headroom,
             "largest_magnitude": settings.limit,
-            "error_of_one_module": asdict(settings.alone),
+            "error_of_one_module": asdict(settings.module_tolerance),
         },
         network={
             "preset": preset_name(source.model.config),

@@ -46,7 +46,9 @@ def photo_samples(folder: Path, size: tuple[int, int], points: int, most: int, s
         photo = read_image(paths[i])
         letterbox = Letterbox.fit(photo.width, photo.height, size[1], size[0])
         inside = letterbox.to_graph(rng.uniform((0, 0), photo.size, size=(points, 2)))
-        samples.append(Sample(paths[i].name, torch.from_numpy(letterbox.apply(photo)[None]), _tensor(inside[None])))
+        samples.append(
+            Sample(paths[i].name, torch.from_numpy(letterbox.apply(photo)[None]), _contiguous_tensor(inside[None]))
+        )
     return samples
 
 
@@ -57,11 +59,11 @@ def gate_samples(size: tuple[int, int], points: int) -> list[Sample]:
         Sample(
             f"{name} of the parity gate",
             torch.from_numpy(image[None]),
-            _tensor(check_points(height, width, points, seed)[None]),
+            _contiguous_tensor(check_points(height, width, points, seed)[None]),
         )
         for seed, (name, image) in enumerate(zip(IMAGES, check_images(height, width), strict=True))
     ]
 
 
-def _tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+def _contiguous_tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))

@@ -101,6 +101,7 @@ def main(bundle: Path, **arguments: Any) -> None:
     from engines.builder import PlanOptions
     from engines.pipeline import BuildOptions, build_engines
     from engines.timing_cache import default_path
+    from spd.commands.progress import Phases
 
     cache: str | None = arguments.pop("timing_cache")
     path = default_path() if cache is None else None if cache == "none" else Path(cache)
@@ -113,7 +114,7 @@ def main(bundle: Path, **arguments: Any) -> None:
     )
     console = Console(stderr=True)
     options = BuildOptions(plan=plan, timing_cache=path, verify=verify, **arguments)
-    summarise(build_engines(bundle, options, console), console)
+    summarise(build_engines(bundle, options, Phases(console)), console)
 
 
 def summarise(built: Built, console: Console) -> None:

@@ -47,16 +47,18 @@ class Executor:
         with ExitStack() as stack:
             staged = {}
             for spec in self._engine.inputs:
-                staged[spec.name] = self._pinned(stack, spec, inputs[spec.name].shape)
+                staged[spec.name] = self._allocate_pinned(stack, spec, inputs[spec.name].shape)
                 staged[spec.name].array[...] = inputs[spec.name]
             results = {
-                spec.name: self._pinned(stack, spec, spec.resolved(batch, points)) for spec in self._engine.outputs
+                spec.name: self._allocate_pinned(stack, spec, spec.resolved(batch, points))
+                for spec in self._engine.outputs
             }
             buffers = {
-                name: self._device(stack, pinned.nbytes, name) for name, pinned in (*staged.items(), *results.items())
+                name: self._allocate_device(stack, pinned.nbytes, name)
+                for name, pinned in (*staged.items(), *results.items())
             }
-            scratch = self._device(stack, self._engine.scratch_bytes(profile), "scratch memory")
-            stack.callback(self._settle)
+            scratch = self._allocate_device(stack, self._engine.scratch_bytes(profile), "scratch memory")
+            stack.callback(self._wait)
             context = self._engine.context(profile, scratch, self._stream)
             context.set_shapes({name: array.shape for name, array in inputs.items()})
             for name, pinned in results.items():
@@ -74,17 +76,17 @@ class Executor:
         """Give the stream back."""
         self._stream.close()
 
-    def _settle(self) -> None:
+    def _wait(self) -> None:
         """Wait before memory is given back, also after a failure, which is reported already."""
         with suppress(CudaError):
             self._stream.sync(self._engine.name)
 
-    def _device(self, stack: ExitStack, nbytes: int, what: str) -> DeviceBuffer:
+    def _allocate_device(self, stack: ExitStack, nbytes: int, what: str) -> DeviceBuffer:
         buffer = self._gpu.allocate(nbytes, what)
         stack.callback(buffer.close)
         return buffer
 
-    def _pinned(self, stack: ExitStack, spec: TensorSpec, shape: tuple[int, ...]) -> PinnedArray:
+    def _allocate_pinned(self, stack: ExitStack, spec: TensorSpec, shape: tuple[int, ...]) -> PinnedArray:
         dtype = self._dtype if spec.dtype == "graph" else spec.dtype
         pinned = self._gpu.pinned(shape, np.dtype(_NUMPY.get(dtype, dtype)), spec.name)
         stack.callback(pinned.close)

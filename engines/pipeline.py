@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from engines.builder import PlanBuilder, PlanOptions
 from engines.executor import Executor
-from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
+from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
+from engines.inspector import Layer, plan_layers
 from engines.profiles import graph_profiles
-from engines.progress import BuildState, step, watch
-from engines.proof import prove
-from engines.publish import publish, read_report, staged_bundle, staging
-from engines.reference import Gate, Reference, make_reference, read_gate
+from engines.progress import BuildState, watch
+from engines.proof import Gate, prove, read_gate
+from engines.publish import publish, read_report, staged_bundle
 from engines.timing_cache import TimingCache, default_path
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
-from spd.bundle.manifest import GRAPHS, Manifest
+from spd.bundle.manifest import GATE, GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
+from spd.commands.progress import Phases
 from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
+from spd.staging import staging
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Job:
     """What every step of one build needs."""
 
     bundle: Bundle
@@ -77,7 +77,7 @@ class _Bench:
     target: Target
     folder: Path
     builder: PlanBuilder
-    console: Console
+    phases: Phases
 
 
 def why_not() -> str | None:
@@ -89,7 +89,7 @@ def why_not() -> str | None:
     return None
 
 
-def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
+def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     """Build, inspect and prove engines for the GPU at hand and put them into the bundle.
 
     Nothing in the bundle changes unless every step succeeds. Ctrl-C raises KeyboardInterrupt once TensorRT has stopped.
@@ -98,38 +98,34 @@ def build_engines(path: Path, options: BuildOptions, console: Console) -> Built:
         BackendError: TensorRT or a GPU is missing, or fails.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
         ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
-        ParityError: the engines do not compute what the float32 graphs compute.
+        ParityError: the engines do not compute what the model computes.
         InputError: the buckets do not fit the bundle.
         OSError: a file cannot be written.
     """
     bundle = open_bundle(path)
-    precisions = _precisions(bundle, options)
+    precisions = _wanted_precisions(bundle, options)
     gates = {precision: read_gate(bundle, precision) for precision in precisions} if options.verify else {}
     target = current_target()
 
-    def say(message: str) -> None:
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
-
-    say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
-    cache = TimingCache(options.timing_cache, target, say)
-    builder = PlanBuilder(options.plan, cache, say if options.verbose else None)
-    with staging(bundle.path) as folder:
-        bench = _Bench(bundle, options, target, folder, builder, console)
-        plans = tuple(_build(bench, precision, graph) for precision in precisions for graph in GRAPHS)
+    phases.say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
+    cache = TimingCache(options.timing_cache, target, phases.say)
+    builder = PlanBuilder(options.plan, cache, phases.say if options.verbose else None)
+    with staging(bundle.path, "spd-build") as folder:
+        job = _Job(bundle, options, target, folder, builder, phases)
+        built = {precision: tuple(_build(job, precision, graph) for graph in GRAPHS) for precision in precisions}
+        plans = tuple(plan for pair in built.values() for plan in pair)
         proofs: tuple[Comparison, ...] = ()
         if options.verify:
-            with step(console, "running the float32 graphs on the CPU"):
-                reference = make_reference(bundle)
-            proofs = tuple(_prove(bench, p, _of(plans, p), gates[p], reference) for p in precisions)
+            proofs = tuple(_prove(job, p, built[p], gates[p]) for p in precisions)
         records = tuple(plan.record for plan in plans)
-        proof_of = {proof.precision: proof for proof in proofs}
-        report = {p: _report(target, _of(plans, p), proof_of.get(p)) for p in precisions}
+        proved = {proof.precision: proof for proof in proofs}
+        report = {p: _report_entry(target, built[p], proved.get(p)) for p in precisions}
         # Another build may have added engines of another precision meanwhile.
         manifest = publish(open_bundle(bundle.path), folder, records, report)
     return Built(bundle.path, manifest, plans, proofs)
 
 
-def _precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]:
+def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]:
     """What to build, each once, checked against what is there."""
     available = bundle.manifest.precisions
     precisions = tuple(dict.fromkeys(options.precisions)) or (("fp16",) if "fp16" in available else ("fp32",))
@@ -145,32 +141,32 @@ def _precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]:
     return precisions
 
 
-def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
+def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
     """Build one plan into the staging folder and read back what it became."""
-    manifest, options = bench.bundle.manifest, bench.options
+    manifest, options = job.bundle.manifest, job.options
     profiles = graph_profiles(graph, manifest, options.edges)
     tensors = manifest.contract
     inputs = tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
-    source, state = bench.bundle.graph(graph, precision), BuildState()
+    source, state = job.bundle.graph(graph, precision), BuildState()
     begin = time.monotonic()
     plan = watch(
         f"building {graph} {precision}",
-        lambda: bench.builder.build(source, inputs, profiles, state),
+        lambda: job.builder.build(source, inputs, profiles, state),
         state,
-        bench.console,
+        job.phases,
     )
     seconds = time.monotonic() - begin
     file = f"{graph}.{precision}.engine"
-    with write_atomically(bench.folder / file) as out:
+    with write_atomically(job.folder / file) as out:
         out.write(plan)
     islands = island_paths(graph, manifest.config, manifest.float32_modules)
-    inspection = inspect_plan(_layers(plan, file), precision, islands)
+    inspection = inspect_layers(_layers_of_serialized(plan, file), precision, islands)
     check_precision(inspection, f"engine of the {graph}")
     record = PlanRecord(
         graph=graph,
         precision=precision,
         file=file,
-        target=bench.target,
+        target=job.target,
         hardware_compatibility=options.plan.hardware_compatibility,
         version_compatible=options.plan.version_compatible,
         profiles=profiles,
@@ -185,44 +181,36 @@ def _build(bench: _Bench, precision: str, graph: str) -> BuiltPlan:
     return BuiltPlan(record, inspection, seconds)
 
 
-def _layers(plan: bytes, name: str) -> str:
-    """The inspector's JSON for a plan."""
+def _layers_of_serialized(plan: bytes, file: str) -> tuple[Layer, ...]:
+    """The layers of a serialized plan."""
     runtime = Runtime()
     engine = runtime.deserialise(plan)
     if engine is None:
-        raise runtime.error("deserialize_cuda_engine", name)
-    inspector = engine.create_engine_inspector()
-    if inspector is None:
-        raise runtime.error("create_engine_inspector", name)
-    return str(inspector.get_engine_information(runtime.trt.LayerInformationFormat.JSON))
+        raise runtime.error("deserialize_cuda_engine", file)
+    return plan_layers(runtime, engine, file)
 
 
-def _prove(bench: _Bench, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate, reference: Reference) -> Comparison:
+def _prove(job: _Job, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate) -> Comparison:
     """Run the staged plans as the runtime would load them, and compare."""
-    bundle = staged_bundle(bench.bundle, bench.folder, tuple(plan.record for plan in plans))
+    bundle = staged_bundle(job.bundle, job.folder, tuple(plan.record for plan in plans))
     gpu, runtime = Gpu(), Runtime()
-    with step(bench.console, f"proving {precision}") as tick:
+    with job.phases(f"proving {precision}") as tick:
         executors: list[Executor] = []
         try:
             for plan in plans:
-                executors.append(Executor(gpu, Engine(runtime, bundle, plan.record, bench.target), precision))
+                executors.append(Executor(gpu, Engine(runtime, bundle, plan.record, job.target), precision))
             encoder, decoder = executors
-            return prove(precision, encoder, decoder, reference, gate, tick)
+            return prove(precision, encoder, decoder, gate, tick)
         finally:
             for executor in executors:
                 executor.close()
             gpu.close()
 
 
-def _of(plans: tuple[BuiltPlan, ...], precision: str) -> tuple[BuiltPlan, ...]:
-    """Encoder and decoder of one precision."""
-    return tuple(plan for plan in plans if plan.record.precision == precision)
-
-
-def _report(target: Target, plans: tuple[BuiltPlan, ...], proof: Comparison | None) -> dict[str, Any]:
+def _report_entry(target: Target, plans: tuple[BuiltPlan, ...], proof: Comparison | None) -> dict[str, Any]:
     """The entry of one precision in `engines.json`."""
     return {
         "target": asdict(target),
         **{plan.record.graph: {"build_seconds": round(plan.seconds, 1), **plan.inspection.as_dict()} for plan in plans},
-        "proof": None if proof is None else {"reference": "the float32 graphs on onnxruntime-cpu", **proof.as_dict()},
+        "proof": None if proof is None else {"reference": GATE, **proof.as_dict()},
     }

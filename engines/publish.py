@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,10 @@ from spd.bundle import Bundle
 from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
 from spd.bundle.plans import PlanRecord
 from spd.errors import BundleError
-from spd.files import is_alive, write_atomically
+from spd.files import write_atomically
 
 REPORT = "engines.json"
 """What was measured of a bundle's plans, by precision: layers, precision and proof."""
-
-_PREFIX, _SUFFIX = ".spd-build.", ".partial"
-
-
-@contextmanager
-def staging(bundle: Path) -> Iterator[Path]:
-    """A hidden folder in the bundle, removed at the end; also removes what killed builds left.
-
-    Raises:
-        OSError: the bundle cannot be written to.
-    """
-    for leftover in bundle.glob(f"{_PREFIX}*{_SUFFIX}"):
-        owner = leftover.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-        # In a container, every build may be process 1.
-        if owner.isdigit() and (int(owner) == os.getpid() or not is_alive(int(owner))):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = bundle / f"{_PREFIX}{os.getpid()}{_SUFFIX}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:
@@ -75,7 +51,7 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
 
     Args:
         bundle: as it is on disk now.
-        folder: from `staging`, with the plans.
+        folder: with the plans, on the same disk.
         records: the plans.
         report: what to say of their precisions in `engines.json`.
 
@@ -94,11 +70,11 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
 
     known = {engine.precision for engine in kept}
     document = {**{key: value for key, value in read_report(bundle).items() if key in known}, **report}
-    _write(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    _write_text(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
     new = {name: FileRecord.of(folder / name) for name in (*(record.file for record in records), REPORT)}
     final = replace(manifest, files={**files, **new}, engines=(*kept, *records))
-    _write(folder / "between.json", between.to_json())
-    _write(folder / MANIFEST, final.to_json())
+    _write_text(folder / "between.json", between.to_json())
+    _write_text(folder / MANIFEST, final.to_json())
     with on_interrupt(lambda: None):  # a dozen renames
         os.replace(folder / "between.json", bundle.path / MANIFEST)
         for name in dropped - new.keys():
@@ -110,6 +86,6 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
     return final
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     with write_atomically(path) as file:
         file.write(text.encode())

@@ -27,8 +27,8 @@ Examples:
   spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
   spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
 
-A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, and
-parity.json, the comparison with the PyTorch model. It appears only if that comparison passes.
+A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, parity.json,
+the comparison with the PyTorch model, and gate.npz, what it was compared with. It appears only if the graphs pass.
 """
 
 
@@ -98,22 +98,22 @@ def main(**arguments: Any) -> None:
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
 
+    from spd.commands.progress import Phases
+
+    no_engines = _why_no_engines(arguments["build"])
     console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("loading torch"):
-            importlib.import_module("export.pipeline")
+    phases = Phases(console)
+    with phases("loading torch"):
+        importlib.import_module("export.pipeline")
     from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits
-    from export.phases import Phases
     from export.pipeline import Options, export_bundle, load_source
     from export.policy import Policy, read_policy
 
-    no_engines = _why_no_engines(arguments["build"])
     bf16 = "bf16" in arguments["precisions"]
     opset: int = arguments["opset"] or (BF16_OPSET if bf16 else DEFAULT_OPSET)
     if bf16 and opset < BF16_OPSET:
         raise click.UsageError(f"--opset {opset} has no bfloat16 Conv; take {BF16_OPSET} or later, or leave out bf16")
     policy = Policy() if arguments["policy"] is None else read_policy(arguments["policy"])
-    phases = Phases(console)
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
         source = load_source(checkpoint, seeded, preset, arguments["weights"])
     if source.note:
@@ -139,7 +139,7 @@ def main(**arguments: Any) -> None:
         from engines.pipeline import BuildOptions, build_engines
 
         low = tuple(p for p in exported.manifest.precisions if p != "fp32")
-        summarise(build_engines(exported.path, BuildOptions(low or ("fp32",), verify=options.verify), console), console)
+        summarise(build_engines(exported.path, BuildOptions(low or ("fp32",), verify=options.verify), phases), console)
     elif arguments["build"] == "auto":
         message = f"No TensorRT engines: {no_engines}. On the machine that has both: spd-build {exported.path}"
         console.print(message, highlight=False, markup=False, soft_wrap=True)

@@ -43,17 +43,20 @@ def first_bad_tensor(
         A phrase that names the first tensor beyond the tolerance, or says that there is none.
     """
     height, width = images.shape[1:3]
-    exact = Precision.of(torch.float32)
+    dtype = decoder.graph.inputs[0].dtype
+    assert dtype is not None
+    form = Precision.of(getattr(torch, str(dtype.numpy())))
+    exact = Precision.of(torch.float32, for_gpu=form.for_gpu)
     expected, cache = module_outputs(DeployedEncoder(model, exact), (images,))
     assert isinstance(cache, tuple)
-    found = _first_off(encoder, {"image": images}, expected, tolerance)
+    found = _first_tensor_off(encoder, {"image": images}, expected, tolerance)
     if found is None:
         expected, _ = module_outputs(DeployedDecoder(model, height, width, exact), (*cache, points))
         inputs = {
             str(value.name): tensor.to(getattr(torch, str(value.dtype.numpy())))  # type: ignore[union-attr]
             for value, tensor in zip(decoder.graph.inputs, (*cache, points), strict=True)
         }
-        found = _first_off(decoder, inputs, expected, tolerance)
+        found = _first_tensor_off(decoder, inputs, expected, tolerance)
     if found is None:
         return (
             "no tensor of the graphs is that far from the deployment form run in torch, so the difference is in the "
@@ -89,7 +92,9 @@ def module_outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[
     return {path: tensor for path, tensor in kept.items() if calls[path] == 1}, result
 
 
-def _first_off(model: ir.Model, inputs: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> str | None:
+def _first_tensor_off(
+    model: ir.Model, inputs: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float
+) -> str | None:
     """Name of the first tensor in the graph's order that differs from its module's output."""
     # A module's output is that of the last node in its scope.
     last = {path: node for node in model.graph for path in _scopes(str(node.name)) if path in expected}

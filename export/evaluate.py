@@ -40,7 +40,7 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Tensor], observe: Observer | 
     with torch.inference_mode():
         for node in graph:
             arguments = [None if value is None else values[value] for value in node.inputs]
-            results = _run(node, arguments)
+            results = _run_node(node, arguments)
             values.update(zip(node.outputs, results, strict=True))
             if observe is not None:
                 observe(node, results)
@@ -53,13 +53,13 @@ def evaluate(model: ir.Model, inputs: Mapping[str, Tensor], observe: Observer | 
 
 
 def to_torch(array: Any) -> Tensor:
-    """A constant of the graph as a tensor; numpy has no bfloat16 of its own, so that goes by its bits."""
+    """A constant of the graph as a tensor; bfloat16, which numpy does not have, goes by its bits."""
     if array.dtype == ir.DataType.BFLOAT16:
         return torch.from_numpy(array.numpy().view("int16").copy()).view(torch.bfloat16)
     return torch.from_numpy(array.numpy().copy())
 
 
-def _run(node: ir.Node, arguments: list[Any]) -> tuple[Tensor, ...]:
+def _run_node(node: ir.Node, arguments: list[Any]) -> tuple[Tensor, ...]:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     if node.op_type == "Split":
         return tuple(_split(*arguments, **attributes))

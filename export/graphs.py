@@ -73,8 +73,10 @@ class GraphOptions:
     """Modules that stay float32 in the other precisions."""
 
 
-def deployed(model: SPD, dtype: torch.dtype, options: GraphOptions) -> tuple[DeployedEncoder, DeployedDecoder]:
-    """The deployment form of a model in a dtype, with the policy's modules in float32.
+def deployed(
+    model: SPD, dtype: torch.dtype, options: GraphOptions, *, for_gpu: bool | None = None
+) -> tuple[DeployedEncoder, DeployedDecoder]:
+    """The deployment form of a model in a dtype, with the policy's modules in float32; `for_gpu` as in `Precision.of`.
 
     Raises:
         ExportError: the policy names a module that is not there.
@@ -86,10 +88,11 @@ def deployed(model: SPD, dtype: torch.dtype, options: GraphOptions) -> tuple[Dep
             DeployedDecoder(model, options.height, options.width, types, options.with_routes).eval(),
         )
 
-    encoder, decoder = build(Precision.of(dtype))
+    precision = Precision.of(dtype, for_gpu=for_gpu)
+    encoder, decoder = build(precision)
     check_policy(options.policy, encoder, decoder)
     if options.policy.float32_modules and dtype in (torch.float16, torch.bfloat16):
-        exact_encoder, exact_decoder = build(Precision.of(torch.float32))
+        exact_encoder, exact_decoder = build(Precision.of(torch.float32, for_gpu=precision.for_gpu))
         compute_in(encoder, exact_encoder, options.policy.of("encoder"), torch.float32, dtype)
         compute_in(decoder, exact_decoder, options.policy.of("decoder"), torch.float32, dtype)
     return encoder, decoder
@@ -132,7 +135,7 @@ def _trace(
     dynamic = [{axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in inputs]
     args = tuple(example(spec, dtype, TRACE_BATCH) for spec in inputs)
     with warnings.catch_warnings():
-        # torch warns that inputs share the dimension B, which is what the contract says, and of its own deprecations.
+        # torch warns of its own deprecations, and that inputs share the dimension B, as the contract says.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,

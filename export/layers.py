@@ -14,22 +14,30 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Precision:
-    """The dtypes of one graph: `graph` for bulk arithmetic, `wide` for the float32 islands (design 5)."""
+    """The dtypes of one graph, and what computes it (design 5)."""
 
     graph: torch.dtype
+    """Of bulk arithmetic."""
     wide: torch.dtype
+    """Of the float32 islands."""
+    for_gpu: bool = False
+    """A GPU is short of kernels and of bytes moved, a CPU of multiply-accumulates: two forms of the same function."""
 
     @classmethod
-    def of(cls, dtype: torch.dtype) -> Precision:
-        """float16 and bfloat16 graphs have float32 islands; float32 and float64 graphs are uniform."""
-        return cls(dtype, torch.float64 if dtype == torch.float64 else torch.float32)
+    def of(cls, dtype: torch.dtype, *, for_gpu: bool | None = None) -> Precision:
+        """float16 and bfloat16 graphs have float32 islands; float32 and float64 graphs are uniform.
+
+        By default the first two are for GPUs, the others for CPUs.
+        """
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return cls(dtype, wide, dtype in (torch.float16, torch.bfloat16) if for_gpu is None else for_gpu)
 
 
 class Dense(nn.Module):
     """`x W + b` with W stored [in, out], as ONNX MatMul reads it, and b [1, out].
 
-    As a vector, ONNX Runtime would fuse its addition and a GELU behind it into BiasGelu, which takes 1.06 times as long
-    as the two in the encoder of `tiny`.
+    If b were a vector, ONNX Runtime would fuse its addition and a following GELU into BiasGelu. That takes 1.06 times
+    as long as the two in the encoder of `tiny`.
     """
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype) -> None:
@@ -37,19 +45,48 @@ class Dense(nn.Module):
         self.weight = _constant(weight_oi.detach().double().T.contiguous(), dtype)
         self.bias = None if bias_o is None else _constant(bias_o.detach().double()[None], dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] to [..., out], computed in the dtype of the weights."""
-        y = x.to(self.weight.dtype) @ self.weight
+    def forward(self, x: Tensor, factor_B1C: Tensor | None = None) -> Tensor:
+        """[..., in] to [..., out], computed in the dtype of the weights.
+
+        Args:
+            x: [B, N, in] with a factor, or else of any shape.
+            factor_B1C: multiplies the inputs of each image. It goes into the weights, which are fewer than the inputs.
+        """
+        weight: Tensor = self.weight
+        if factor_B1C is not None:
+            weight = factor_B1C.transpose(1, 2).to(weight.dtype) * weight
+        y = x.to(weight.dtype) @ weight
         return y if self.bias is None else y + self.bias
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
-    """LayerNorm without its affine part, which is folded into the layer behind it; statistics are float32."""
+    """LayerNorm without its affine part, which is folded into the next layer; statistics are float32."""
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
+def scaled(x: Tensor, eps: float, wide: torch.dtype) -> Tensor:
+    """LayerNorm without its mean and its affine part: x over its standard deviation, the statistics in `wide`.
+
+    A linear map that ignores a constant added to all channels (`centred`) gives of it what it gives of `normalise`.
+    """
+    return x / statistics(x, eps, wide)[1].to(x.dtype)
+
+
+def statistics(x: Tensor, eps: float, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of LayerNorm over the channels of x [..., C], both [..., 1] in `wide`."""
+    values = x.to(wide)
+    mean = values.mean(dim=-1, keepdim=True)
+    away = values - mean  # the mean of squares less the square of the mean cancels where the mean is large
+    return mean, ((away * away).mean(dim=-1, keepdim=True) + eps).sqrt()
+
+
+def centred(weight_oi: Tensor) -> Tensor:
+    """The weights [out, in, ...] of a linear map that ignores the mean of its input, and else is the same."""
+    return weight_oi - weight_oi.mean(dim=1, keepdim=True)
+
+
 def fold_norm(ln: nn.LayerNorm, weight_oi: Tensor, bias_o: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`W (g x + b) + c` as one linear map of x: the affine part of a LayerNorm goes into the map behind it.
+    """`W (g x + b) + c` as one linear map of x: the affine part of a LayerNorm goes into the next map.
 
     Returns:
         Weight [out, in] and bias [out], float64.

@@ -11,10 +11,11 @@ import onnx_ir as ir
 import torch
 
 from export.diagnosis import first_bad_tensor
-from export.reference import Reference
+from export.reference import LiteralReference
 from export.runners import GraphFiles, OnnxRuntimeRunner, Runner, TorchRunner
 from spd.bundle.comparison import Case, Comparison, compare
 from spd.bundle.gate import IMAGES, TOLERANCES
+from spd.bundle.reference import Reference
 from spd.errors import ParityError
 from spd.models import SPD
 
@@ -31,17 +32,17 @@ class ParityResult(Comparison):
     """Share of queries whose routed L4 positions are the literal model's, as sets."""
     shared_routes: float
     """Share of routed L4 positions that the literal model routes too."""
-    undecided: tuple[tuple[int, int], ...]
-    """Image and index of the points whose routes float32 does not decide; their depth is not compared."""
+    undecided_points: int
+    """Points whose routes float32 does not decide; their depth is not compared. `gate.npz` says which."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `parity.json`."""
         routes = {"equal_route_sets": self.equal_route_sets, "shared_routes": self.shared_routes}
-        return {**super().as_dict(), **routes, "undecided": [list(point) for point in self.undecided]}
+        return {**super().as_dict(), **routes, "undecided_points": self.undecided_points}
 
 
 def verify(
-    model: SPD, files: GraphFiles, reference: Reference, max_points: int, tick: Callable[[float], None]
+    model: SPD, files: GraphFiles, reference: LiteralReference, max_points: int, tick: Callable[[float], None]
 ) -> ParityResult:
     """Run the graphs of one precision on every case and compare with the literal model; `tick` is told the share done.
 
@@ -64,32 +65,28 @@ def verify(
                 cache = runner.encode(reference.images[:batch])
                 for k in ks:
                     tick(len(cases) / steps)
-                    cases.append(_compare(runner, cache, reference, batch, k))
+                    cases.append(_run_case(runner, cache, reference.repeated(batch, k)))
     except FloatingPointError as error:
         raise ParityError(
             f"{precision} graphs: {error}; check the weights of that module, or export without --precision {precision}"
         ) from error
-    sets, shared = _routing(walker, reference)
-    undecided = tuple((int(image), int(point)) for image, point in np.argwhere(~reference.decided))
+    sets, shared = _route_shares(walker, reference)
+    undecided = int(reference.undecided.sum())
     result = ParityResult(precision, TOLERANCES[precision], tuple(cases), sets, shared, undecided)
     if not result.passed:
         raise ParityError(_message(result, model, files, reference))
     return result
 
 
-def _compare(runner: Runner, cache: Any, reference: Reference, batch: int, k: int) -> Case:
-    picked = np.arange(k) % reference.points.shape[1]
-    points = np.ascontiguousarray(reference.points[:batch, picked])
-    expected = reference.depth[:batch, picked]
-    got = runner.decode(cache, points)
-    if got.shape != expected.shape:
-        raise ParityError(
-            f"{runner.name} gives depth of shape {got.shape} for B={batch} K={k}: expected {expected.shape}"
-        )
-    return compare({"runner": runner.name}, points, got, expected, reference.decided[:batch, picked])
+def _run_case(runner: Runner, cache: Any, asked: Reference) -> Case:
+    batch, k = asked.depth.shape
+    got = runner.decode(cache, asked.points)
+    if got.shape != (batch, k):
+        raise ParityError(f"{runner.name} gives depth of shape {got.shape} for B={batch} K={k}: expected {(batch, k)}")
+    return compare({"runner": runner.name}, got, asked)
 
 
-def _routing(walker: TorchRunner, reference: Reference) -> tuple[float, float]:
+def _route_shares(walker: TorchRunner, reference: LiteralReference) -> tuple[float, float]:
     """Shares of equal route sets and of shared routes in the walk's last case, which has every image."""
     assert walker.routes is not None
     k = walker.routes.shape[1]

@@ -8,22 +8,22 @@ from pathlib import Path
 from export.graphs import GraphOptions, build_graphs
 from export.operators import check_operators
 from export.parity import ParityResult, verify
-from export.phases import Phases
 from export.publish import (
     check_target,
     file_records,
-    staged,
     tool_versions,
     write_graphs,
     write_json,
     write_manifest,
 )
 from export.reference import make_reference
-from spd.bundle import PARITY, Manifest
+from spd.bundle import GATE, PARITY, Manifest
 from spd.bundle.contract import PRECISIONS
 from spd.checkpoint import load_checkpoint, weights_sha256
+from spd.commands.progress import Phases
 from spd.config import PRESETS, preset_name
 from spd.models import SPD, seeded
+from spd.staging import staged
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
             for files in written:
                 with phases(f"verifying {files.precision}") as tick:
                     results.append(verify(model, files, reference, limits.max_points, tick))
+            reference.write(folder / GATE)
             write_json(folder / PARITY, {result.precision: result.as_dict() for result in results})
         with phases("publishing"):
             manifest = Manifest(

@@ -87,7 +87,7 @@ def check_policy(policy: Policy, encoder: nn.Module, decoder: nn.Module) -> None
     unknown = sorted(set(policy.float32_modules) - known)
     if unknown:
         raise ExportError(
-            f"the policy names {len(unknown)} modules that this network has not, such as {unknown[0]}; "
+            f"the policy names {len(unknown)} modules that this network does not have, such as {unknown[0]}; "
             "make a policy for it with spd-calibrate"
         )
 

@@ -1,14 +1,9 @@
-"""Writing a bundle: everything into a temporary folder, proved there, then renamed into place (design 3)."""
+"""The files of a bundle, and where it may be put."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -18,14 +13,12 @@ from export.graphs import GraphPair
 from export.runners import GraphFiles
 from spd.bundle import MANIFEST, FileRecord, Manifest
 from spd.errors import ExportError, one_line
-from spd.files import is_alive
 from spd.runtime.machine import package_versions
+from spd.staging import remove_leftovers
 from spd.version import __version__
 
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnx-ir", "onnxruntime-gpu", "onnxruntime", "numpy")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PARTIAL = ".partial"
-_REPLACED = ".replaced"
 
 
 def check_target(out: Path, name: str, force: bool) -> Path:
@@ -37,53 +30,13 @@ def check_target(out: Path, name: str, force: bool) -> Path:
     if not _NAME.fullmatch(name):
         raise ExportError(f"the bundle name {name!r} is not usable: take letters, digits, '.', '_' and '-'")
     target = out / name
-    _remove_leftovers(target)
+    remove_leftovers(out, name)
     if target.exists():
         if not (target / MANIFEST).is_file():
             raise ExportError(f"{target} exists and is not a bundle; choose another --name or --out")
         if not force:
             raise ExportError(f"{target} exists; give --force to replace it, or another --name")
     return target
-
-
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, renamed to it at the end, removed on any error.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.{os.getpid()}."
-    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=_PARTIAL, dir=target.parent))
-    folder.chmod(0o755)  # mkdtemp keeps others out; a bundle is to be read by them
-    replaced = folder.with_suffix(_REPLACED)
-    try:
-        yield folder
-        if target.exists():
-            target.rename(replaced)
-        folder.rename(target)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what a killed export of the same bundle left, if its process is gone, and put back what it moved away."""
-    for folder in (
-        *target.parent.glob(f".{target.name}.*{_REPLACED}"),
-        *target.parent.glob(f".{target.name}.*{_PARTIAL}"),
-    ):
-        owner = folder.name.removeprefix(f".{target.name}.").split(".")[0]
-        if not owner.isdigit() or is_alive(int(owner)):
-            continue
-        if folder.suffix == _REPLACED and not target.exists():
-            folder.rename(target)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_graphs(folder: Path, precision: str, graphs: GraphPair) -> GraphFiles:

@@ -1,4 +1,4 @@
-"""What the parity gate compares with: images, points, and what the literal torch model says of them."""
+"""What the parity gate compares with: what the literal torch model says of the check images, in float32."""
 
 from __future__ import annotations
 
@@ -10,41 +10,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spd.bundle.gate import CHUNK, REFERENCE_POINTS, UNDECIDED, check_images, check_points
+from spd.bundle.gate import REFERENCE_POINTS, UNDECIDED, check_images, check_points
+from spd.bundle.reference import Reference
 from spd.models import SPD
+
+CHUNK = 256
+"""Points that the model answers at once: 25 MB of tokens instead of 600."""
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Two images, points on each, and what the literal model says of them."""
+class LiteralReference(Reference):
+    """What `gate.npz` will hold, and the routes, which only the graphs' own gate compares."""
 
-    images: NDArray[np.uint8]
-    """[2, H, W, 3], those of `spd.bundle.gate.check_images`."""
-    points: NDArray[np.float32]
-    """[2, N, 2], (u, v) in pixels: inside, in corners, on borders, outside, twice the same."""
-    depth: NDArray[np.float32]
-    """[2, N], metres."""
     routes: NDArray[np.int64]
-    """[2, N, R]."""
-    decided: NDArray[np.bool_]
-    """[2, N]: whether float32 decides the routes, see `spd.bundle.gate.UNDECIDED`."""
+    """[B, N, R]: routed L4 positions."""
 
 
-def make_reference(model: SPD, height: int, width: int, max_points: int, tick: Callable[[float], None]) -> Reference:
+def make_reference(
+    model: SPD, height: int, width: int, max_points: int, tick: Callable[[float], None]
+) -> LiteralReference:
     """Run the literal model in float32; `tick` is told the share done."""
     images = check_images(height, width)
     count = min(max_points, REFERENCE_POINTS)
     points = np.stack([check_points(height, width, count, seed) for seed in range(len(images))])
-    depth, routes, decided = [], [], []
+    depth, undecided, routes = [], [], []
 
     def keep_margin(_module: object, _inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
         alpha_BKN = outputs[1]
         routed = model.config.routed_tokens
         if alpha_BKN.shape[-1] == routed:  # all are routed: there is nothing to decide
-            decided.append(np.ones(alpha_BKN.shape[:2], dtype=bool))
+            undecided.append(np.zeros(alpha_BKN.shape[:2], dtype=bool))
             return
         weights = alpha_BKN.topk(routed + 1, dim=-1).values.numpy()
-        decided.append(weights[..., -1] < weights[..., -2] * (1 - UNDECIDED))
+        undecided.append(weights[..., -1] >= weights[..., -2] * (1 - UNDECIDED))
 
     hook = model.b3b.register_forward_hook(keep_margin)
     try:
@@ -57,4 +55,4 @@ def make_reference(model: SPD, height: int, width: int, max_points: int, tick: C
                 routes.append(r.numpy())
     finally:
         hook.remove()
-    return Reference(images, points, *(np.concatenate(parts, axis=1) for parts in (depth, routes, decided)))
+    return LiteralReference(images, points, *(np.concatenate(parts, axis=1) for parts in (depth, undecided, routes)))

@@ -1,4 +1,4 @@
-"""Files: which names are checkpoints, writing one completely or not at all, and what a killed process left."""
+"""Files: which names are checkpoints, and writing one completely or not at all."""
 
 from __future__ import annotations
 
@@ -73,16 +73,3 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename in (None, str(written)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process runs, by its number; True where that cannot be told, so that nothing of it is removed."""
-    if os.name == "nt":
-        return True  # there os.kill ends the process
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

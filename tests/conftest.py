@@ -90,7 +90,7 @@ def _export(folder: Path) -> None:
 def _source_hash() -> str:
     """Hash of the sources that decide what an export writes, and of the packages that it uses."""
     root = Path(__file__).parents[1]
-    folders = ("export", "spd", "spd/bundle", "spd/checkpoint", "spd/models")
+    folders = ("export", "spd", "spd/bundle", "spd/checkpoint", "spd/commands", "spd/models", "spd/utils")
     sources = [path for folder in folders for path in (root / folder).glob("*.py")]
     digest = hashlib.sha256(repr(tool_versions()).encode())
     for source in sorted(sources):

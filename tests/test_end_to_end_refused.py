@@ -105,6 +105,7 @@ def changed(bundle: Path) -> Path:
     path = bundle / "encoder.fp32.onnx"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
+    path.unlink()
     path.write_bytes(data)
     return bundle
 

@@ -92,11 +92,14 @@ ATTO = Case("atto", 160, 192, ("fp32", "fp16", "bf16"), max_points=512, opset=22
 
 def counts_of_graphs(graphs: GraphPair, bundle_bytes: int) -> Counts:
     """The figures of a pair of graphs; `bundle_bytes` is what they keep of an image."""
-    from tools.bench.macs import macs_of  # torch
+    import onnx_ir as ir
 
-    one, two = (macs_of(graphs.decoder, points=count) for count in (1, 2))
+    from tools.bench.macs import macs_of
+
+    encoder, decoder = (ir.to_proto(model).graph for model in (graphs.encoder, graphs.decoder))
+    one, two = (macs_of(decoder, points=count) for count in (1, 2))
     return {
-        "encoder_macs": macs_of(graphs.encoder),
+        "encoder_macs": macs_of(encoder),
         "decoder_macs_per_point": two - one,
         "decoder_macs_once": 2 * one - two,
         "decoder_bytes_per_point": written_bytes(graphs.decoder, 2) - written_bytes(graphs.decoder, 1),
@@ -203,9 +206,9 @@ def count_all() -> dict[str, dict[str, Counts]]:
     """All figures by case and precision; takes two minutes on one core."""
     from rich.console import Console
 
-    from export.phases import Phases
     from export.pipeline import Options, export_bundle, load_source  # torch
     from spd.bundle import open_bundle
+    from spd.commands.progress import Phases
 
     phases = Phases(Console(stderr=True))
     with tempfile.TemporaryDirectory() as folder:

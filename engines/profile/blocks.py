@@ -50,14 +50,14 @@ def block_of_name(graph: str, name: str) -> str | None:
         name: as the export or a runtime gives it; a path may stand anywhere in it, after anything that is no letter,
             digit or slash. The first one counts.
     """
-    found = _pattern(graph).search(name)
+    found = _module_pattern(graph).search(name)
     if found is not None:
         return _MODULES[graph][found[1]]
     return OTHER if name.startswith(_SIZES) else None
 
 
 @functools.cache
-def _pattern(graph: str) -> re.Pattern[str]:
+def _module_pattern(graph: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|[^a-zA-Z0-9/.])/?({'|'.join(_MODULES[graph])})/")
 
 

@@ -41,13 +41,17 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
     show_default=True,
     help="What runs the graphs.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Precision of the graphs."
+)
 @click.option(
     "--points", type=click.IntRange(1), metavar="K", help="Points per call.  [default: 256; all buckets for the lines]"
 )
 @click.option("--runs", type=click.IntRange(1, 1000), default=20, show_default=True, help="Runs that count.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of onnxruntime-cpu.  [default: all cores]")
-@click.option("--peak-gflops", type=click.FloatRange(0, min_open=True), help="Rate of the machine; 1 MAC is 2 FLOP.")
+@click.option(
+    "--peak-gflops", type=click.FloatRange(0, min_open=True), help="Rate of the machine, GFLOP/s; 1 MAC is 2 FLOP."
+)
 @click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Bandwidth of the machine, GB/s.")
 @click.option(
     "--out",
@@ -74,7 +78,7 @@ def main(bundle: Path, trtexec: bool, polygraphy: bool, **arguments: Any) -> Non
         # numpy, onnx and rich are imported only where they are needed: --help is to be instant.
         from spd.bundle import open_bundle
 
-        show_lines = _trtexec if trtexec else _polygraphy
+        show_lines = _trtexec_lines if trtexec else _polygraphy_lines
         show_lines(open_bundle(bundle), arguments["precision"], arguments["points"])
         return
     _profile(bundle, **arguments)
@@ -93,12 +97,16 @@ def _profile(
     from engines.profile.report import show
     from engines.profile.run import profile
     from engines.profile.times import Settings
+    from spd.commands.progress import Phases
     from spd.files import write_atomically
 
+    # Drawing a bar ten times a second would take time from what is measured.
+    phases = Phases(Console(stderr=True), live=False)
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
     report = profile(
         bundle,
         settings,
+        phases,
         None if peak_gflops is None else peak_gflops * 1e9,
         None if bandwidth is None else bandwidth * 1e9,
     )
@@ -114,7 +122,7 @@ def _profile(
     show(report, console if console.is_terminal else Console(width=120))
 
 
-def _trtexec(bundle: Bundle, precision: str, points: int | None) -> None:
+def _trtexec_lines(bundle: Bundle, precision: str, points: int | None) -> None:
     from engines.profile import lines
 
     found = lines.cases(bundle, precision, points)
@@ -130,7 +138,7 @@ def _trtexec(bundle: Bundle, precision: str, points: int | None) -> None:
         lines.run([path, *lines.trtexec(bundle, precision, case, version)[1:]])
 
 
-def _polygraphy(bundle: Bundle, precision: str, points: int | None) -> None:
+def _polygraphy_lines(bundle: Bundle, precision: str, points: int | None) -> None:
     from engines.profile import lines
 
     found = lines.cases(bundle, precision, points)

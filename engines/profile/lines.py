@@ -90,11 +90,11 @@ def trtexec(bundle: Bundle, precision: str, case: Case, version: int) -> list[st
         ),
         None,
     )
-    shapes = input_shapes(_inputs(bundle, case.graph), case.profile)
+    shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
     if record is None:
         model = bundle.path / bundle.manifest.graphs[precision][case.graph]
         source = [f"--onnx={model}"]
-        source += [f"--{name}Shapes={_spec(shapes, i)}" for i, name in enumerate(("min", "opt", "max"))]
+        source += [f"--{name}Shapes={_shapes_option(shapes, i)}" for i, name in enumerate(("min", "opt", "max"))]
         source += ["--noTF32", "--profilingVerbosity=detailed"]
     else:
         source = [f"--loadEngine={bundle.path / record.file}", f"--useProfile={case.index}"]
@@ -103,7 +103,7 @@ def trtexec(bundle: Bundle, precision: str, case: Case, version: int) -> list[st
     return [
         "trtexec",
         *source,
-        f"--shapes={_spec(shapes, 1)}",
+        f"--shapes={_shapes_option(shapes, 1)}",
         *told,
         *TIMING,
         "--dumpProfile",
@@ -128,10 +128,13 @@ def polygraphy(bundle: Bundle, precision: str, case: Case, tensorrt: bool) -> li
     words += ["polygraphy", "run", str(bundle.path / bundle.manifest.graphs[precision][case.graph])]
     if tensorrt:  # the first of two runners, because relative errors are relative to the second
         words += ["--trt", "--strongly-typed", *(["--trt-outputs", *outputs] if outputs else [])]
-        shapes = input_shapes(_inputs(bundle, case.graph), case.profile)
+        shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
         for i, name in enumerate(("min", "opt", "max")):
-            words += [f"--trt-{name}-shapes", *(f"{tensor}:{_list(bounds[i])}" for tensor, bounds in shapes.items())]
-    words += ["--onnxrt", "--providers", "cpu", "--data-loader-script", _loader(), "--validate"]
+            words += [
+                f"--trt-{name}-shapes",
+                *(f"{tensor}:{_bracketed(bounds[i])}" for tensor, bounds in shapes.items()),
+            ]
+    words += ["--onnxrt", "--providers", "cpu", "--data-loader-script", _loader_script(), "--validate"]
     words += ["--onnx-outputs", *outputs] if outputs else []  # routes of equal weights may come in another order
     if not tensorrt:
         return words
@@ -176,22 +179,22 @@ def run(words: list[str]) -> None:
         raise BackendError(f"{words[0]} ended with exit code {code}; its last lines say why")
 
 
-def _inputs(bundle: Bundle, graph: str) -> tuple[TensorSpec, ...]:
+def _graph_inputs(bundle: Bundle, graph: str) -> tuple[TensorSpec, ...]:
     tensors = bundle.manifest.contract
     return tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
 
 
-def _spec(shapes: Mapping[str, tuple[Shape, Shape, Shape]], which: int) -> str:
+def _shapes_option(shapes: Mapping[str, tuple[Shape, Shape, Shape]], which: int) -> str:
     """`points:1x256x2,l1_map:1x2100x32`."""
     return ",".join(f"{name}:{'x'.join(map(str, bounds[which]))}" for name, bounds in shapes.items())
 
 
-def _list(shape: Shape) -> str:
+def _bracketed(shape: Shape) -> str:
     """`[1,256,2]`, as Polygraphy writes shapes."""
     return f"[{','.join(map(str, shape))}]"
 
 
-def _loader() -> str:
+def _loader_script() -> str:
     """The script that gives Polygraphy its inputs: of this checkout, or, where SPD is installed, of any."""
     here = Path(__file__).parents[2] / "tools" / LOADER
     if not here.is_file():

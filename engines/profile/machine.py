@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import import_onnx
+from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.errors import BackendError
 from spd.runtime.available import unavailable
@@ -103,7 +103,7 @@ def _product_seconds(backend: str, precision: str, threads: int | None) -> float
         *(onnx.helper.make_node("MatMul", [f"y{i}", "right"], [f"y{i + 1}"]) for i in range(CHAIN)),
     ]
     weights = onnx.numpy_helper.from_array(values, "weights")
-    return _best(backend, threads, nodes, values, (f"y{CHAIN}", dtype), [weights]) / CHAIN
+    return _shortest_seconds(backend, threads, nodes, values, (f"y{CHAIN}", dtype), [weights]) / CHAIN
 
 
 def _copy_seconds(backend: str, threads: int | None) -> float:
@@ -111,10 +111,10 @@ def _copy_seconds(backend: str, threads: int | None) -> float:
     onnx = import_onnx()
     values = np.ones(COPIED[backend] // 4, dtype=np.float32)
     nodes = [onnx.helper.make_node("Neg", ["x"], ["y"])]
-    return _best(backend, threads, nodes, values, ("y", onnx.TensorProto.FLOAT), [])
+    return _shortest_seconds(backend, threads, nodes, values, ("y", onnx.TensorProto.FLOAT), [])
 
 
-def _best(
+def _shortest_seconds(
     backend: str,
     threads: int | None,
     nodes: Sequence[Any],

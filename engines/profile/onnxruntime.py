@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import import_onnx
+from engines.profile.sizes import import_onnx
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from engines.profile.trace import read_trace
 from spd.bundle import Bundle
@@ -46,9 +46,9 @@ def profile_onnxruntime(
     encoder_calls = timed(lambda: backend.encode(image), settings.runs)
     cache = backend.encode(image)
     decoder_calls = timed(lambda: backend.decode(cache, points), settings.runs)
-    encoder = _operators(bundle, "encoder", settings, [{"image": image}])
+    encoder = _time_operators(bundle, "encoder", settings, [{"image": image}])
     alone = settings if backend.at_once == 1 else replace(settings, threads=1)
-    decoder = _operators(
+    decoder = _time_operators(
         bundle, "decoder", alone, [{**cache, "points": part} for part in backend.tiles(points)], backend.at_once
     )
     return (
@@ -57,7 +57,7 @@ def profile_onnxruntime(
     )
 
 
-def _operators(
+def _time_operators(
     bundle: Bundle, graph: str, settings: Settings, parts: Sequence[dict[str, Any]], at_once: int = 1
 ) -> tuple[OperatorTimes, ...]:
     """Profile one graph, run for each part one after the other; arrays, or values that stay where the runtime has them.
@@ -71,7 +71,7 @@ def _operators(
     """
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
-        session = _session(bundle.graph(graph, settings.precision), settings, Path(folder) / graph, optimised)
+        session = _profiling_session(bundle.graph(graph, settings.precision), settings, Path(folder) / graph, optimised)
         bindings = []
         for inputs in parts:
             binding = session.io_binding()
@@ -86,16 +86,16 @@ def _operators(
                 session.run_with_iobinding(binding)
         text = Path(session.end_profiling()).read_text(encoding="utf-8")
         operators = read_trace(text, graph, import_onnx().load(str(optimised)).graph, WARM_UP * len(parts))
-    return tuple(_per_call(one, len(parts), min(at_once, len(parts))) for one in operators)
+    return tuple(_times_per_call(one, len(parts), min(at_once, len(parts))) for one in operators)
 
 
-def _per_call(one: OperatorTimes, runs: int, at_once: int) -> OperatorTimes:
+def _times_per_call(one: OperatorTimes, runs: int, at_once: int) -> OperatorTimes:
     """What an operator takes in a call that makes several runs."""
     seconds = tuple(sum(one.seconds[i : i + runs]) / at_once for i in range(0, len(one.seconds), runs))
     return replace(one, seconds=seconds, bytes=None if one.bytes is None else one.bytes * runs)
 
 
-def _session(path: Path, settings: Settings, prefix: Path, optimised: Path) -> Any:
+def _profiling_session(path: Path, settings: Settings, prefix: Path, optimised: Path) -> Any:
     """A session that writes its profile to `prefix` and its graph, as it runs it, to `optimised`."""
     import onnxruntime
 

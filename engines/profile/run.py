@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.profile.cost import CostedGraph, import_onnx
+from engines.profile.cost import CostedGraph
 from engines.profile.machine import measure
 from engines.profile.report import Report, summarise
+from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.gate import check_images
+from spd.commands.progress import Phases
 from spd.errors import BackendError, InputError
 from spd.runtime.available import unavailable
 
@@ -47,12 +49,15 @@ def check(bundle: Bundle, settings: Settings) -> None:
     import_onnx()
 
 
-def profile(path: Path, settings: Settings, flops: float | None = None, bandwidth: float | None = None) -> Report:
+def profile(
+    path: Path, settings: Settings, phases: Phases, flops: float | None = None, bandwidth: float | None = None
+) -> Report:
     """Profile a bundle.
 
     Args:
         path: a bundle, or a folder that holds one.
         settings: what to measure.
+        phases: is told what goes on.
         flops: floating-point operations per second of the machine; measured if None.
         bandwidth: bytes per second of the machine; measured if None.
 
@@ -63,9 +68,11 @@ def profile(path: Path, settings: Settings, flops: float | None = None, bandwidt
     check(bundle, settings)
     manifest = bundle.manifest
     image, points = inputs(manifest.height, manifest.width, settings.points)
-    times = _profiler(settings.backend)(bundle, settings, image, points)
+    with phases(f"timing {settings.runs} runs on {settings.backend}, as a whole and operator by operator"):
+        times = _profiler(settings.backend)(bundle, settings, image, points)
     # After the profile, because the first use of CUDA decides whether kernels are waited for.
-    machine = measure(settings, flops, bandwidth)
+    with phases("measuring the machine's best"):
+        machine = measure(settings, flops, bandwidth)
     graphs = []
     for of_graph in times:
         model = bundle.graph(of_graph.graph, settings.precision)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -12,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.executor import Arrays, Executor
+from engines.inspector import Layer, plan_layers
 from engines.profile.blocks import OTHER, block_of_name
 from engines.profile.cost import CostedGraph
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from spd.bundle import Bundle
 from spd.bundle.plans import PlanRecord, Target
-from spd.errors import BackendError, TensorRTError
+from spd.errors import BackendError
 from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Stream, current_target
 from spd.runtime.tensorrt.engine import Context, Engine, Runtime
-
-_ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 Layers = dict[str, tuple[str, str]]
 """Type and block of each layer by its name."""
@@ -60,8 +57,8 @@ def profile_tensorrt(
         if profile.points is not None and points.shape[1] <= profile.points[2]
     )
     padded = np.pad(points, ((0, 0), (0, size - points.shape[1]), (0, 0)))
-    encoder, cache = _operators(bundle, records["encoder"], settings, 0, {"image": image})
-    decoder, _ = _operators(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
+    encoder, cache = _time_layers(bundle, records["encoder"], settings, 0, {"image": image})
+    decoder, _ = _time_layers(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
     return GraphTimes("encoder", encoder, encoder_calls, 0), GraphTimes("decoder", decoder, decoder_calls, size)
 
 
@@ -79,22 +76,20 @@ class ProfiledEngine(Engine):
         """As in `Engine`; its one run goes into `runs`."""
         made = super().context(profile, scratch, stream)
         self.runs.append({})
-        self._profilers.append(_profiler(self.runtime.trt, self.runs[-1]))
+        self._profilers.append(_make_profiler(self.runtime.trt, self.runs[-1]))
         made._context.profiler = self._profilers[-1]
         return made
 
-    def layers(self, graph: str, nodes: Nodes) -> Layers:
+    def layers(self) -> tuple[Layer, ...]:
         """What the inspector says of the layers.
 
         Raises:
             TensorRTError: the inspector gives no layers, which a plan built by spd-build has.
         """
-        inspector = self._engine.create_engine_inspector()
-        text = str(inspector.get_engine_information(self.runtime.trt.LayerInformationFormat.JSON))
-        return read_layers(text, graph, nodes, self.name)
+        return plan_layers(self.runtime, self._engine, self.name)
 
 
-def _profiler(trt: Any, seconds: dict[str, float]) -> Any:
+def _make_profiler(trt: Any, seconds: dict[str, float]) -> Any:
     class Profiler(trt.IProfiler):  # type: ignore[misc] # the base class is Any where TensorRT is not installed
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
@@ -105,7 +100,7 @@ def _profiler(trt: Any, seconds: dict[str, float]) -> Any:
     return Profiler()
 
 
-def _operators(
+def _time_layers(
     bundle: Bundle, record: PlanRecord, settings: Settings, profile: int, inputs: Arrays
 ) -> tuple[tuple[OperatorTimes, ...], Arrays]:
     """The layers of one engine with their times, and its outputs."""
@@ -123,40 +118,23 @@ def _operators(
         stack.callback(executor.close)
         for _ in range(WARM_UP + settings.runs):
             outputs = executor.run(profile, inputs)
-        return layer_times(engine.runs[WARM_UP:], engine.layers(graph, nodes), record.file), outputs
+        layers = {layer.name: (layer.type, block_of_layer(graph, layer, nodes)) for layer in engine.layers()}
+        return layer_times(engine.runs[WARM_UP:], layers, record.file), outputs
 
 
-def read_layers(text: str, graph: str, nodes: Nodes, file: str) -> Layers:
-    """Type and block of every layer, from the inspector's JSON.
+def block_of_layer(graph: str, layer: Layer, nodes: Nodes) -> str:
+    """The block of a layer, by the ONNX nodes in it, else by its name.
 
     A layer fused from nodes of several blocks belongs to the one with the most arithmetic in it.
-
-    Raises:
-        TensorRTError: the text has no detailed layers.
     """
-    try:
-        # TensorRT separates names within "Metadata" by a control character, which strict JSON forbids.
-        layers = json.loads(text, strict=False)["Layers"]
-        return {
-            layer["Name"]: (layer["LayerType"], _block(graph, layer["Name"], layer.get("Metadata") or "", nodes))
-            for layer in layers
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise TensorRTError(
-            f"the inspector of TensorRT gives no layers of {file}; build it with spd-build, which keeps them"
-        ) from error
-
-
-def _block(graph: str, name: str, metadata: str, nodes: Nodes) -> str:
-    """The block of a layer, by the ONNX nodes in it, else by its name."""
     arithmetic: dict[str, int] = {}
-    for node in _ONNX_NODE.findall(metadata):
+    for node in layer.nodes:
         block, macs = nodes.get(node, (OTHER, 0))
         if block != OTHER:
             arithmetic[block] = arithmetic.get(block, 0) + macs
     if arithmetic:
         return max(reversed(arithmetic), key=lambda block: arithmetic[block])
-    return block_of_name(graph, name) or OTHER
+    return block_of_name(graph, layer.name) or OTHER
 
 
 def layer_times(runs: Sequence[Mapping[str, float]], layers: Layers, file: str) -> tuple[OperatorTimes, ...]:

@@ -127,7 +127,9 @@ def _from_folder(folder: Path, source: str) -> DepthAnythingForDepthEstimation:
                 output_loading_info=True,
             )
     except Exception as error:  # a config or weights of unknown origin can raise anything in there
-        raise CheckpointError(f"{source} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
+        raise CheckpointError(
+            f"{source} cannot be loaded: {type(error).__name__}: {one_line(error, whole=True)}"
+        ) from error
     # The mismatched come with their shapes.
     misfits = {
         kind: sorted(key if isinstance(key, str) else key[0] for key in info[f"{kind}_keys"])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.bundle.gate import MEAN_POINTS, Tolerance, relative_error
+from spd.bundle.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,12 @@ class Case:
 
 def compare(
     ran: dict[str, Any],
-    points: NDArray[np.float32],
     depth: NDArray[np.float32],
-    expected: NDArray[np.float32],
-    decided: NDArray[np.bool_],
+    reference: Reference,
 ) -> Case:
-    """Compare depths [B, K] with those expected, at points [B, K, 2]; `decided` as in `gate.relative_error`."""
-    error = relative_error(depth, expected, decided)
+    """Compare depths [B, K] with those of a reference of the same B and K."""
+    points, expected = reference.points, reference.depth
+    error = relative_error(depth, expected, reference.undecided)
     image, point = np.unravel_index(int(np.argmax(np.where(np.isnan(error), np.inf, error))), error.shape)
     (batch, count), at = error.shape, (image, point)
     u, v = (float(x) for x in points[at])

@@ -15,9 +15,6 @@ IMAGES = ("rendered room", "noise")
 REFERENCE_POINTS = 4096
 """Points per image that a reference answers; a larger K repeats them."""
 
-CHUNK = 256
-"""Points a reference answers at once: 25 MB of tokens instead of 600 in the literal model."""
-
 MEAN_POINTS = 37
 """Fewest points of a case whose mean error counts; fewer are no mean."""
 
@@ -67,8 +64,8 @@ def check_points(height: int, width: int, count: int, seed: int) -> NDArray[np.f
 
 
 def relative_error(
-    depth: NDArray[np.float32], expected: NDArray[np.float32], decided: NDArray[np.bool_]
+    depth: NDArray[np.float32], expected: NDArray[np.float32], undecided: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Relative error of each depth, all [B, K]; 0 where the route is undecided, unless the depth is not finite."""
     error = np.abs(depth.astype(np.float64) / expected - 1)
-    return np.where(decided | ~np.isfinite(error), error, 0.0)
+    return np.where(undecided & np.isfinite(error), 0.0, error)

@@ -18,6 +18,7 @@ FORMAT = "spd-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARITY = "parity.json"
+GATE = "gate.npz"
 GRAPHS = ("encoder", "decoder")
 
 
@@ -105,7 +106,7 @@ class Manifest:
             "with_routes": self.with_routes,
             "verified": self.verified,
             "graphs": self.graphs,
-            "tensors": _tensors(self.contract),
+            "tensors": _tensor_rows(self.contract),
             "conventions": CONVENTIONS,
             "files": {name: asdict(record) for name, record in self.files.items()},
             "tools": self.tools,
@@ -156,7 +157,7 @@ class Manifest:
                 float32_modules=reader.texts("float32_modules"),
                 engines=tuple(PlanRecord.from_dict(values) for values in reader.take("engines", list)),
             )
-            expected = _tensors(manifest.contract)
+            expected = _tensor_rows(manifest.contract)
         except ValueError as error:
             raise BundleError(f"{where} describes a model that cannot be: {error}; export the bundle again") from error
         graph_files = [name for names in manifest.graphs.values() for name in names.values()]
@@ -235,7 +236,7 @@ def _check_plain_name(name: str, where: str) -> None:
         raise BundleError(f"{where} names the file {name!r}, which is not inside the bundle; do not use this bundle")
 
 
-def _tensors(tensors: Contract) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _tensor_rows(tensors: Contract) -> dict[str, dict[str, list[dict[str, Any]]]]:
     def rows(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
         return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
 

@@ -1,4 +1,4 @@
-"""Bundles: one folder with both graphs, `manifest.json` that describes them, and `parity.json` that proves them.
+"""Opening a bundle, and handing out its files.
 
 A bundle is data from elsewhere: the manifest is checked field by field, file names must be plain names inside the
 folder, and every file is compared with its sha256 before it is opened.

@@ -18,7 +18,7 @@ from spd.models import SPD, seeded
 SIZE = (160, 192)  # 30 L4 cells, as the `exported` bundle
 OPTIONS = GraphOptions(*SIZE)
 ATTO = PRESETS["atto"]
-SCALE = 1e5
+SCALE = 1.2e5
 
 BLOCK, FFN = "encoder.stages.1.blocks.0", "decoder.b2.layers.0.ffn"
 
@@ -42,7 +42,7 @@ def silent(share: float) -> None:
 
 
 def planted() -> SPD:
-    """Untrained atto with hidden activations of a block and of an FFN scaled up by 1e5 and down again behind.
+    """Untrained atto with hidden activations of a block and of an FFN scaled up by 1.2e5 and down again behind.
 
     GELU is all but homogeneous for numbers that large and GRN is exactly so: the depths stay sensible in float32.
     """

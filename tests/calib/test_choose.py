@@ -14,7 +14,7 @@ from calib import choose
 from calib.choose import Calibration, Settings, calibrate
 from calib.lowering import DepthError
 from calib.ranges import Ranges, TensorRange
-from export.phases import Phases
+from spd.commands.progress import Phases
 
 UNITS = ("encoder.a", "encoder.b", "decoder.c")
 INSIDE = {"encoder.a": ["encoder.a.small", "encoder.a.large"], "encoder.b": [], "decoder.c": ["decoder.c.only"]}
@@ -142,7 +142,7 @@ def test_what_flows_between_modules_is_reported(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_mean_error_of_one_module_is_the_same_share(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings("bf16", max_error=0.0125)
-    assert settings.alone.mean == pytest.approx(settings.tolerance.mean / 4)
+    assert settings.module_tolerance.mean == pytest.approx(settings.tolerance.mean / 4)
     assert settings.limit == pytest.approx(3.3895e38 / 4, rel=1e-4)
     found, _ = choice(monkeypatch, {"encoder.a": 0.0126}, settings=settings)
     assert list(found.kept) == ["encoder.a"]

@@ -36,7 +36,7 @@ def ranges(samples: list[Sample]) -> Ranges:
 
 @pytest.fixture(scope="module")
 def outputs(samples: list[Sample]) -> list[dict[str, torch.Tensor]]:
-    encoder = DeployedEncoder(MODEL, Precision.of(torch.float32))
+    encoder = DeployedEncoder(MODEL, Precision.of(torch.float32, for_gpu=True))
     return [module_outputs(encoder, (sample.image,))[0] for sample in samples]
 
 
@@ -47,7 +47,7 @@ def by_name(ranges: Ranges) -> dict[str, TensorRange]:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("encoder.stages.0.blocks.1.grn/Mul", "stages/0/blocks/1/grn"),  # the product, inside the block
+        ("encoder.stages.0.blocks.1.fc2/Add", "stages/0/blocks/1/fc2"),
         ("encoder.stages.3.blocks.0.fc1/Add", "stages/3/blocks/0/fc1"),
         ("encoder.stages.2.downsample.0/Conv", "stages/2/downsample/0"),
         ("encoder.l4_self_attn.layers.1.ffn/Add", "l4_self_attn/layers/1/ffn"),
@@ -69,7 +69,9 @@ def test_tensors_inside_modules_are_seen(ranges: Ranges, outputs: list[dict[str,
     largest = max(float(x.abs().max()) for x in hidden)
     assert by_name(ranges)["encoder.stages.1.blocks.0/Gelu"].largest == pytest.approx(largest, rel=1e-4)
     weight = by_name(ranges)["encoder.stages.1.blocks.0.fc1/weight"]
-    folded = DeployedEncoder(MODEL, Precision.of(torch.float32)).get_parameter("stages.1.blocks.0.fc1.weight")
+    folded = DeployedEncoder(MODEL, Precision.of(torch.float32, for_gpu=True)).get_parameter(
+        "stages.1.blocks.0.fc1.weight"
+    )
     assert weight.largest == pytest.approx(float(folded.abs().max()), rel=1e-6)
     seen = by_name(ranges)
     assert {"decoder.b2.layers.0.ffn/Gelu", "decoder.b2.layers.0/Softmax", "decoder.b1/Gelu"} <= set(seen)
@@ -91,7 +93,7 @@ def test_float32_islands_are_not_seen(ranges: Ranges) -> None:
 
 
 def test_every_module_a_policy_may_name_has_an_output(ranges: Ranges) -> None:
-    encoder = DeployedEncoder(MODEL, Precision.of(torch.float32))
+    encoder = DeployedEncoder(MODEL, Precision.of(torch.float32, for_gpu=True))
     assert {f"encoder.{path}" for path in lowerable_modules(encoder)} <= set(ranges.outputs)
 
 

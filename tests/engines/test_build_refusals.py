@@ -91,10 +91,19 @@ def test_an_unverified_bundle_needs_no_verify(bundle: Path, tensorrt_10: Machine
     assert build(bundle, "--no-verify").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["encoder.fp16.onnx", "decoder.fp16.onnx", "parity.json"])
+def test_a_bundle_of_an_older_export_is_refused_before_the_build(bundle: Path, tensorrt_10: Machine) -> None:
+    (bundle / "gate.npz").unlink()
+    edit_manifest(bundle, lambda document: document["files"].pop("gate.npz"))
+    assert "has no gate.npz, so there is nothing to hold its engines to; export it again" in refused(bundle)
+    assert tensorrt_10.counts.events["builds"] == 0
+    assert build(bundle, "--no-verify").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["encoder.fp16.onnx", "decoder.fp16.onnx", "parity.json", "gate.npz"])
 def test_a_changed_file(bundle: Path, tensorrt_10: Machine, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
+    (bundle / name).unlink()
     (bundle / name).write_bytes(data)
     assert f"{name} is not the file that was exported" in refused(bundle)
     assert tensorrt_10.counts.events["builds"] == 0
@@ -161,7 +170,7 @@ def test_an_engine_that_computes_nan(bundle: Path, tensorrt_any: Machine, monkey
     few_cases(monkeypatch)
     tensorrt_any.faults.nan_output = "depth"
     line = refused(bundle)
-    assert "fp16 engines do not compute what the float32 graphs compute: relative depth error nan" in line
+    assert "fp16 engines do not compute what the model computes: relative depth error nan" in line
     assert tensorrt_any.live_buffers == 0
 
 
@@ -176,6 +185,7 @@ def test_an_engine_beyond_the_exports_tolerance(
     edit_manifest(bundle, lambda document: document["files"].update({"parity.json": record}))
     line = refused(bundle)
     assert "(at most 1e-06)" in line
+    assert " of gate.npz at B=" in line
     assert "worst point (" in line
     assert tensorrt_10.live_buffers == 0
 

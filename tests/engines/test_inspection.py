@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from engines.inspection import Inspection, check_precision, inspect_plan, island_paths
+from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
+from engines.inspector import read_layers
 from spd.config import PRESETS
-from spd.errors import ExportError
+from spd.errors import ExportError, TensorRTError
 
 ISLANDS = island_paths("decoder", PRESETS["atto"])
 
@@ -31,7 +32,7 @@ def layer(kind: str, dtypes: str, *nodes: str, name: str | None = None) -> dict[
 def inspect(*layers: dict[str, Any], precision: str = "fp16") -> Inspection:
     # A raw control character, as TensorRT writes it; strict JSON refuses it.
     text = json.dumps({"Layers": layers, "Bindings": []}).replace("\\u001f", "\x1f")
-    return inspect_plan(text, precision, ISLANDS)
+    return inspect_layers(read_layers(text, "x.engine"), precision, ISLANDS)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ def test_a_policy_adds_islands_to_its_own_graph() -> None:
     text = json.dumps({"Layers": [layer("gemm", "Float Float", "stages/2/blocks/1/fc2/MatMul")]})
 
     def wrong(graph: str, *modules: str) -> int:
-        return len(inspect_plan(text, "fp16", island_paths(graph, PRESETS["atto"], modules)).wrong)
+        islands = island_paths(graph, PRESETS["atto"], modules)
+        return len(inspect_layers(read_layers(text, "x.engine"), "fp16", islands).wrong)
 
     assert wrong("encoder") == 1
     assert wrong("encoder", "encoder.stages.2.blocks.1.fc2") == 0
@@ -153,15 +155,31 @@ def test_a_silently_float32_engine_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("", "gives no layer types"),
-        ("[]", "gives no layer types"),
-        ('{"Layers": []}', "gives no layer types"),
-        ('{"Layers": ["stem/0/Conv"]}', "gives no layer types"),
-        ('{"Layers": [{"Name": "a", "LayerType": "Reformat"}]}', "names no matrix product"),
+        "",
+        "[]",
+        "{}",
+        '{"Layers": []}',
+        '{"Layers": null}',
+        '{"Layers": ["stem/0/Conv"]}',
+        '{"Layers": [{"Name": "a"}]}',
     ],
 )
-def test_an_engine_that_cannot_be_read_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
-        inspect_plan(text, "fp16", ISLANDS)
+def test_an_engine_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(TensorRTError, match=r"gives no layers of decoder\.fp16\.engine \(.*spd-build keeps them"):
+        read_layers(text, "decoder.fp16.engine")
+
+
+def test_an_engine_without_products_is_refused() -> None:
+    with pytest.raises(ExportError, match="names no matrix product and no convolution among 1 layers"):
+        inspect(layer("Reformat", "Half Half"))
+
+
+def test_what_a_layer_is() -> None:
+    found = layer("kgen", "Half Float", "b1/Gather", "b1/MatMul", name="__myl_a")
+    found["Weights"] = {"Type": "BFloat16", "Count": 3}
+    (read,) = read_layers(json.dumps({"Layers": [found]}), "x.engine")
+    assert (read.name, read.type, read.kind) == ("__myl_a", "kgen", "matrix product")
+    assert read.nodes == ("b1/Gather", "b1/MatMul")
+    assert read.dtypes == {"fp16", "fp32", "bf16"}

@@ -6,6 +6,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
@@ -18,6 +19,9 @@ from spd.models import SPD, seeded
 HEIGHT, WIDTH = 160, 192  # 30 L4 cells, so that choosing 20 of them is a choice
 ATTO = PRESETS["atto"]
 EXACT = Precision.of(torch.float64)
+EXACT_GPU = Precision(torch.float64, torch.float64, for_gpu=True)
+FORMS = (pytest.param(EXACT, id="cpu"), pytest.param(EXACT_GPU, id="gpu"))
+"""The two forms of the deployed network, both in float64."""
 
 NAME = f"atto-{HEIGHT}x{WIDTH}"
 SIZE = ("--size", f"{HEIGHT}x{WIDTH}", "--max-points", "512", "--with-routes")

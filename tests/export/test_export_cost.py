@@ -9,13 +9,13 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from engines.profile.sizes import Sizes
 from export.decoder import DeployedDecoder
 from export.graphs import Limits, _trace
 from export.layers import Precision
 from spd.bundle.contract import contract
 from spd.config import PRESETS
 from spd.models import SPD
-from tools.bench.macs import multiply_accumulates
 
 TINY = PRESETS["tiny"]
 HEIGHT, WIDTH, POINTS = 480, 640, 256
@@ -93,8 +93,10 @@ def test_the_deployed_form_costs_at_most_6_and_a_half_million_per_query(decoder:
 
 
 @pytest.mark.parametrize(("batch", "points"), [(1, 256), (1, 1), (3, 37)])
-def test_the_count_of_the_bench_is_the_independent_one(decoder: ir.Model, batch: int, points: int) -> None:
-    want = count(ir.to_proto(decoder), batch, points)
-    got = multiply_accumulates(decoder, batch, points)
+def test_the_count_of_the_profile_is_the_independent_one(decoder: ir.Model, batch: int, points: int) -> None:
+    model = ir.to_proto(decoder)
+    want = count(model, batch, points)
+    sizes = Sizes(model.graph, "decoder", points, batch)
+    got = {node.name: macs for node in model.graph.node if (macs := sizes.macs(node))}
     assert len(got) > 60
     assert got == want

@@ -201,9 +201,9 @@ def test_grn_statistics_are_float32(encoder: Graph, precision: str) -> None:
         nodes = [node for node in encoder.nodes if node.name.startswith(f"{block}/")]
         half = [node.op_type for node in nodes if set(encoder.dtypes(node)) == {DTYPES[precision]}]
         wide = [node.op_type for node in nodes if set(encoder.dtypes(node)) - {"int64"} == {"float32"}]
-        assert half == ["Mul"], "only the factor itself is applied in half precision"
+        assert not half, "the factor is rounded where it is applied"
         assert {"ReduceMean", "Sqrt", "Div"} <= set(wide)
-        assert sorted([*half, *wide, "Cast", "Cast"]) == sorted(node.op_type for node in nodes)
+        assert sorted([*wide, "Cast"]) == sorted(node.op_type for node in nodes)
     assert not encoder.of("ReduceL2", "ReduceSumSquare", "ReduceSum")
 
 
@@ -269,7 +269,7 @@ def test_indices_are_never_half_precision(decoder: Graph, precision: str) -> Non
         assert not (source in HALVES and target == "int64"), node.name
         assert not (source == "int64" and target in HALVES), node.name
     gathers = [node for node in decoder.of("Gather") if node.input[1] not in decoder.initialisers]
-    assert len(gathers) == 9, "eight windows and the routed tokens"
+    assert len(gathers) == 33, "the four neighbours in eight windows, and the routed tokens"
     for gather in gathers:
         assert decoder.types[gather.input[1]] == "int64"
 

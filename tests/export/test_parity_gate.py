@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.parity import ParityResult, verify
-from export.reference import Reference, make_reference
+from export.reference import LiteralReference, make_reference
 from export.runners import GraphFiles
-from spd.bundle import PARITY
-from spd.bundle.gate import check_points
+from spd.bundle import PARITY, open_bundle
+from spd.bundle.gate import check_images, check_points
+from spd.bundle.reference import read_reference
 from spd.errors import ParityError
 
 ISSUE_TOLERANCES = {"fp32": (1e-4, 1e-4), "fp16": (2e-2, 2e-3), "bf16": (5e-2, 1e-2)}
@@ -33,7 +34,7 @@ def silent(share: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference() -> Reference:
+def reference() -> LiteralReference:
     return make_reference(literal(), HEIGHT, WIDTH, FEW, silent)
 
 
@@ -67,7 +68,7 @@ def damaged(exported: Path, tmp_path: Path) -> Callable[..., GraphFiles]:
     return damage
 
 
-def refusal(files: GraphFiles, reference: Reference) -> str:
+def refusal(files: GraphFiles, reference: LiteralReference) -> str:
     with pytest.raises(ParityError) as caught:
         verify(literal(), files, reference, FEW, silent)
     message = str(caught.value)
@@ -115,7 +116,17 @@ def test_routing_is_the_literal_models(parity: dict[str, Any], precision: str, s
     assert 0 <= result["equal_route_sets"] <= result["shared_routes"]
 
 
-def test_the_gate_passes_the_published_files(exported: Path, reference: Reference) -> None:
+def test_gate_npz_is_what_the_graphs_were_compared_with(exported: Path, reference: LiteralReference) -> None:
+    found = read_reference(open_bundle(exported))
+    assert np.array_equal(found.images, check_images(HEIGHT, WIDTH))
+    for seed in range(2):
+        assert np.array_equal(found.points[seed], check_points(HEIGHT, WIDTH, MOST, seed))
+    # torch sums in another order when it answers fewer points at once.
+    np.testing.assert_allclose(found.depth[:, :FEW], reference.depth, rtol=1e-5)
+    assert np.array_equal(found.undecided[:, :FEW], reference.undecided)
+
+
+def test_the_gate_passes_the_published_files(exported: Path, reference: LiteralReference) -> None:
     result = verify(literal(), files_of(exported, "fp32"), reference, FEW, silent)
     assert isinstance(result, ParityResult)
     assert result.passed
@@ -139,7 +150,7 @@ def test_the_reference_covers_what_goes_wrong() -> None:
     assert len(np.unique(points, axis=0)) < len(points), "no point is asked twice"
 
 
-def test_the_reference_is_the_literal_model(reference: Reference) -> None:
+def test_the_reference_is_the_literal_model(reference: LiteralReference) -> None:
     with torch.inference_mode():
         cache = literal().encode(torch.from_numpy(reference.images).permute(0, 3, 1, 2) / 255)
         depth, routes = literal().decode(cache, torch.from_numpy(reference.points[:, :5]))
@@ -163,7 +174,7 @@ def test_the_reference_is_the_literal_model(reference: Reference) -> None:
     ],
 )
 def test_damaged_weights_are_found_and_named(
-    damaged: Callable[..., GraphFiles], reference: Reference, precision: str, graph: str, tensor: str
+    damaged: Callable[..., GraphFiles], reference: LiteralReference, precision: str, graph: str, tensor: str
 ) -> None:
     rng = np.random.default_rng(1)
     files = damaged(precision, graph, tensor, lambda array: array + rng.normal(0, 0.5, array.shape))
@@ -180,7 +191,7 @@ def test_damaged_weights_are_found_and_named(
 
 
 def test_small_damage_beyond_float32s_tolerance_is_found(
-    damaged: Callable[..., GraphFiles], reference: Reference
+    damaged: Callable[..., GraphFiles], reference: LiteralReference
 ) -> None:
     # One head bias off by 1e-3: depth off by 0.1%, which no eye would see.
     files = damaged("fp32", "decoder", "head.w_r2.bias", lambda array: array + 1e-3)
@@ -197,7 +208,7 @@ def test_small_damage_beyond_float32s_tolerance_is_found(
     ],
 )
 def test_float16_overflow_is_an_error_that_names_the_node(
-    damaged: Callable[..., GraphFiles], reference: Reference, graph: str, tensor: str, module: str
+    damaged: Callable[..., GraphFiles], reference: LiteralReference, graph: str, tensor: str, module: str
 ) -> None:
     largest = float(np.finfo(np.float16).max)
 
@@ -213,7 +224,7 @@ def test_float16_overflow_is_an_error_that_names_the_node(
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_nan_weight_is_an_error_that_names_the_node(
-    damaged: Callable[..., GraphFiles], reference: Reference, precision: str
+    damaged: Callable[..., GraphFiles], reference: LiteralReference, precision: str
 ) -> None:
     def poison(array: NDArray[Any]) -> NDArray[Any]:
         copy = array.copy()
@@ -225,7 +236,7 @@ def test_a_nan_weight_is_an_error_that_names_the_node(
 
 
 def test_a_decoder_of_another_precisions_weights_is_refused(
-    exported: Path, tmp_path: Path, reference: Reference
+    exported: Path, tmp_path: Path, reference: LiteralReference
 ) -> None:
     # float16 results pass as float16, and must not pass as float32.
     for graph in ("encoder", "decoder"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from export_support import ATTO, HEIGHT, NAME, QUICK, SIZE, WIDTH, contents, literal, refused, run
 
-from spd.bundle import MANIFEST, PARITY, open_bundle
+from spd.bundle import GATE, MANIFEST, PARITY, open_bundle
 from spd.checkpoint import save_checkpoint, weights_sha256
 
 
@@ -174,7 +174,7 @@ def test_the_real_command_made_the_bundle_of_these_tests(exported: Path) -> None
     on_disk = {path.name for path in exported.iterdir()} - {MANIFEST}
     assert set(made.manifest.files) == on_disk
     assert all(made.file(name).stat().st_size for name in on_disk)
-    assert PARITY in on_disk
+    assert {GATE, PARITY} <= on_disk
     assert made.manifest.tools["torch"]
     text = (exported / MANIFEST).read_text(encoding="utf-8")
     assert str(Path.home()) not in text

@@ -66,7 +66,7 @@ def test_yes_fails_before_the_export_where_nothing_can_be_built(
 def test_engines_are_built_in_the_low_precisions_of_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Path, engines.pipeline.BuildOptions]] = []
 
-    def build(path: Path, options: engines.pipeline.BuildOptions, _console: Any) -> Any:
+    def build(path: Path, options: engines.pipeline.BuildOptions, _phases: Any) -> Any:
         assert (path / "manifest.json").is_file(), "the bundle is published before engines are built"
         asked.append((path, options))
         return SimpleNamespace()

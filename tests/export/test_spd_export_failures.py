@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import export.publish
 from export.graphs import GraphPair
 from spd.bundle import MANIFEST, open_bundle
 from spd.errors import ExportError
+from spd.staging import staging
 
 
 def disk_full(*_: Any, **__: Any) -> None:
@@ -111,15 +110,15 @@ def test_graphs_that_fail_the_parity_gate_are_not_published(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("traced")
 def test_leftovers_of_a_dead_export_are_removed_and_of_a_living_one_kept(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        process.wait()
-    dead = tmp_path / f".{NAME}.{process.pid}.abc.partial"
-    alive = tmp_path / f".{NAME}.{os.getppid()}.abc.partial"
-    foreign = tmp_path / f".other.{process.pid}.abc.partial"
-    for folder in (dead, alive, foreign):
+    dead, foreign = tmp_path / f".{NAME}.0123abcd.partial", tmp_path / ".other.0123abcd.partial"
+    for folder in (dead, foreign):
         folder.mkdir()
         (folder / "encoder.fp32.onnx").touch()
-    assert run(*QUICK, "--no-verify", "--out", tmp_path).exit_code == 0
-    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, foreign.name, NAME])
+        folder.with_suffix(".lock").touch()
+    with staging(tmp_path, NAME) as alive:
+        assert run(*QUICK, "--no-verify", "--out", tmp_path).exit_code == 0
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            [alive.name, alive.with_suffix(".lock").name, foreign.name, ".other.0123abcd.lock", NAME]
+        )
     assert json.loads((tmp_path / NAME / MANIFEST).read_text(encoding="utf-8"))["name"] == NAME
     assert open_bundle(tmp_path).path == tmp_path / NAME, "a leftover was taken for a bundle"

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from export_support import random64, relative
+from export_support import EXACT, EXACT_GPU, FORMS, random64, relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from export.encoder import ringed
-from export.windows import Blend, Places, Windows, blend_patterns, gather_rows, middle, rows_at
+from export.layers import Precision
+from export.windows import Blend, Places, Windows, blend_patterns, gather_rows
 from spd.models.sampling import bilinear, window_offsets
 
 SIDES = (5, 3, 1)
@@ -26,9 +27,9 @@ def literal_windows(map_BCHW: Tensor, cells_BKP2: Tensor, side: int) -> Tensor:
     return samples.unflatten(2, (-1, side**2))
 
 
-def windows(map_BCHW: Tensor, cells_BKP2: Tensor, side: int) -> Tensor:
+def windows(map_BCHW: Tensor, cells_BKP2: Tensor, side: int, form: Precision = EXACT) -> Tensor:
     height, width = map_BCHW.shape[-2:]
-    return Windows(side, height, width, WIDE, WIDE)(ringed(map_BCHW.permute(0, 2, 3, 1)), cells_BKP2)
+    return Windows(side, height, width, form)(ringed(map_BCHW.permute(0, 2, 3, 1)), cells_BKP2)
 
 
 def places(height: int, width: int) -> dict[str, list[tuple[float, float]]]:
@@ -46,13 +47,14 @@ def places(height: int, width: int) -> dict[str, list[tuple[float, float]]]:
     }
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kind", list(places(2, 2)))
 @pytest.mark.parametrize("side", SIDES)
-def test_rewrite_5_a_window_is_its_samples_read_one_by_one(side: int, kind: str, batch: int) -> None:
+def test_rewrite_5_a_window_is_its_samples_read_one_by_one(side: int, kind: str, batch: int, form: Precision) -> None:
     map_BCHW = random64(batch, 4, 5, 7, seed=side)
     cells_BKP2 = torch.tensor(places(5, 7)[kind], dtype=WIDE)[None, :, None].repeat(batch, 1, 1, 1)
-    got, want = windows(map_BCHW, cells_BKP2, side), literal_windows(map_BCHW, cells_BKP2, side)
+    got, want = windows(map_BCHW, cells_BKP2, side, form), literal_windows(map_BCHW, cells_BKP2, side)
     assert got.shape == want.shape
     assert (got - want).abs().max() <= 1e-9 * map_BCHW.abs().max()
     assert kind == "far outside" or bool(want.any()), "the case samples nothing but zeros"
@@ -72,10 +74,10 @@ def scenes(draw: st.DrawFn) -> tuple[int, Tensor, Tensor]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(scenes())
-def test_rewrite_5_holds_for_any_map_and_position(scene: tuple[int, Tensor, Tensor]) -> None:
+@given(scenes(), st.sampled_from((EXACT, EXACT_GPU)))
+def test_rewrite_5_holds_for_any_map_and_position(scene: tuple[int, Tensor, Tensor], form: Precision) -> None:
     side, map_BCHW, cells_BKP2 = scene
-    got, want = windows(map_BCHW, cells_BKP2, side), literal_windows(map_BCHW, cells_BKP2, side)
+    got, want = windows(map_BCHW, cells_BKP2, side, form), literal_windows(map_BCHW, cells_BKP2, side)
     assert got.shape == want.shape
     assert (got - want).abs().max() <= 1e-9 * map_BCHW.abs().max()
 
@@ -123,11 +125,11 @@ def test_the_places_in_several_maps_are_found_together(sizes: list[tuple[int, in
         map_BCHW = random64(batch, 2, *size, seed=number)
         rows = ringed(map_BCHW.permute(0, 2, 3, 1))
         for side in SIDES:
-            index = middle(index_BKPSS[:, :, number], side)
-            got = Blend(side, WIDE)(rows_at(rows, index), weights_BKP4[:, :, number])
             want = literal_windows(map_BCHW, cells_BKP2[:, :, number, None], side)[:, :, 0]
-            assert got.shape == want.shape
-            assert (got - want).abs().max() <= 1e-9 * map_BCHW.abs().max()
+            for form in (EXACT, EXACT_GPU):
+                got = Blend(side, form)(rows, index_BKPSS[:, :, number], weights_BKP4[:, :, number])
+                assert got.shape == want.shape
+                assert (got - want).abs().max() <= 1e-9 * map_BCHW.abs().max()
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -152,7 +154,7 @@ def test_coordinates_keep_their_precision_in_half_precision_graphs(dtype: torch.
     x = 2000.3
     cells = torch.tensor([[[[x, 1.5]]]], dtype=torch.float32)
     rows = ringed(map_BCHW.permute(0, 2, 3, 1)).to(dtype)
-    got = float(Windows(1, 3, width, dtype, torch.float32)(rows, cells))
+    got = float(Windows(1, 3, width, Precision.of(dtype))(rows, cells))
     left = math.floor(x - 0.5)
     fraction = x - 0.5 - left
     want = (1 - fraction) * (left % 16) + fraction * ((left + 1) % 16)

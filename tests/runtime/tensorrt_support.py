@@ -50,6 +50,7 @@ def replace_records(folder: Path, *records: PlanRecord) -> None:
 
 def rewrite(folder: Path, name: str, data: bytes) -> None:
     """Replace a file of a bundle, and its sha256 in the manifest."""
+    (folder / name).unlink()  # it may be a link to another bundle's
     (folder / name).write_bytes(data)
     manifest = open_bundle(folder).manifest
     files = {**manifest.files, name: FileRecord.of(folder / name)}

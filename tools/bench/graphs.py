@@ -15,6 +15,7 @@ from pathlib import Path
 from spd.config import SPDConfig, preset_name
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import package_versions
+from spd.staging import staged
 from tools.bench.worker import Worker, WorkerError
 
 ROOT = Path(__file__).parents[2]
@@ -100,8 +101,6 @@ def prepare(
 
 def make_graphs(wanted: Wanted, folder: Path) -> None:
     """Export one network to a folder that appears only when it is complete; the work of a `Worker`."""
-    from export.publish import staged  # 5 s that the benchmark itself does without
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
@@ -125,14 +124,14 @@ def _bundle(wanted: Wanted, folder: Path) -> None:
 
     from engines.pipeline import BuildOptions, build_engines, why_not
     from export.graphs import GraphOptions
-    from export.phases import Phases
     from export.pipeline import Options, Source, export_bundle
     from spd.checkpoint import weights_sha256
+    from spd.commands.progress import Phases
     from spd.models import seeded
 
     precisions = ("fp32",) if cuda_missing() else ("fp32", "fp16")
     options = Options(GraphOptions(wanted.height, wanted.width), precisions, folder.name, verify=False)
-    model, console = seeded(wanted.config), Console(file=sys.stderr)
-    export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, Phases(console))
+    model, phases = seeded(wanted.config), Phases(Console(file=sys.stderr))
+    export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, phases)
     if why_not() is None:
-        build_engines(folder, BuildOptions(("fp16",)), console)
+        build_engines(folder, BuildOptions(("fp16",)), phases)

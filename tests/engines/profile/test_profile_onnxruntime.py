@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines.profile.cost import import_onnx
-from engines.profile.onnxruntime import _per_call, profile_onnxruntime
+from engines.profile.onnxruntime import _times_per_call, profile_onnxruntime
 from engines.profile.run import inputs
 from engines.profile.times import OperatorTimes, Settings
 from spd.bundle import open_bundle
@@ -16,10 +16,10 @@ from spd.bundle import open_bundle
 def test_a_call_of_several_runs_shares_their_times_out() -> None:
     # Two calls of three runs each, two of which go at once.
     one = OperatorTimes("a/MatMul", "MatMul", "b2", (1.0, 2.0, 3.0, 10.0, 20.0, 30.0), bytes=7)
-    merged = _per_call(one, runs=3, at_once=2)
+    merged = _times_per_call(one, runs=3, at_once=2)
     assert merged.seconds == (3.0, 30.0)
     assert merged.bytes == 21
-    assert _per_call(one, runs=1, at_once=1) == one
+    assert _times_per_call(one, runs=1, at_once=1) == one
 
 
 @pytest.mark.parametrize("threads", [1, 2])

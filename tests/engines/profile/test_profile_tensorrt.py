@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from importlib import import_module
@@ -9,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from runtime.tensorrt_support import add_engines, nothing_left
 
 from spd.bundle import open_bundle
+from spd.commands.progress import Phases
 from spd.errors import BackendError
 
 BUCKETS = (4, 16)
+
+
+def silent() -> Phases:
+    return Phases(Console(file=io.StringIO()))
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_every_layer_gets_its_block_and_its_times(bundle: Path, profiler: list[s
     profile_run, times = import_module("engines.profile.run"), import_module("engines.profile.times")
     settings = times.Settings("tensorrt", "fp32", 5, 1)
     with nothing_left(tensorrt_any):
-        report = profile_run.profile(bundle, settings, flops=1e12, bandwidth=1e11)
+        report = profile_run.profile(bundle, settings, silent(), flops=1e12, bandwidth=1e11)
     encoder, decoder = report.times
     assert (encoder.points, decoder.points) == (0, 16), "5 points run in the bucket of 16"
     assert all(name.endswith("[profile 1]") for name in (o.name for o in decoder.operators))
@@ -64,7 +71,7 @@ def test_every_layer_gets_its_block_and_its_times(bundle: Path, profiler: list[s
 
 
 def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> None:
-    read_layers = import_module("engines.profile.tensorrt").read_layers
+    inspector, module = import_module("engines.inspector"), import_module("engines.profile.tensorrt")
     blocks = {"b1/Concat": "B1", "b2/layers/0/MatMul": "B2", "b2/layers/0/Softmax": "B2", "b3a/layers/0/Add": "B3a"}
     fused = {
         "Name": "__myl_Fc_myl0_1",
@@ -82,19 +89,12 @@ def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> N
             ]
         }
     )
+    layers = inspector.read_layers(text, "decoder.fp16.engine")
     nodes = {name: (block, 1000 if "MatMul" in name else 0) for name, block in blocks.items()} | {"TopK": ("B3b", 0)}
-    layers = read_layers(text, "decoder", nodes, "decoder.fp16.engine")
-    assert [block for _, block in layers.values()] == ["B2", "B3b", "B5", "head", "other"]
+    found = [module.block_of_layer("decoder", layer, nodes) for layer in layers]
+    assert found == ["B2", "B3b", "B5", "head", "other"]
     nodes = {name: (block, 0) for name, (block, _) in nodes.items()}
-    without_products = read_layers(text, "decoder", nodes, "decoder.fp16.engine")
-    assert without_products[fused["Name"]] == ("kgen", "B3a"), "the last, where none multiplies"
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"Layers": ["only names"]}'])
-def test_an_inspector_without_layers_is_an_error(text: str) -> None:
-    read_layers = import_module("engines.profile.tensorrt").read_layers
-    with pytest.raises(BackendError, match=r"no layers of decoder\.fp16\.engine; build it with spd-build"):
-        read_layers(text, "decoder", {}, "decoder.fp16.engine")
+    assert module.block_of_layer("decoder", layers[0], nodes) == "B3a", "the last, where none multiplies"
 
 
 @pytest.mark.parametrize("runs", [[{}, {}], [{"a": 1.0}, {"a": 1.0, "b": 1.0}]])
@@ -108,4 +108,4 @@ def test_a_bundle_without_engines_is_refused(bundle: Path, tensorrt_11: Any) -> 
     profile_run, times = import_module("engines.profile.run"), import_module("engines.profile.times")
     assert open_bundle(bundle).manifest.engines == ()
     with pytest.raises(BackendError, match=r"has no TensorRT engines; build them on this machine: spd-build"):
-        profile_run.profile(bundle, times.Settings("tensorrt", "fp32", 5, 2))
+        profile_run.profile(bundle, times.Settings("tensorrt", "fp32", 5, 2), silent())

@@ -1,4 +1,4 @@
-"""What plans are held to: the export's own tolerances and cases, and the float32 graphs."""
+"""What plans are held to: the export's own images, points, depths, tolerances and cases."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.proof import proof_cases
-from engines.reference import Gate, make_reference, read_gate
+from engines.proof import Gate, proof_cases, read_gate
 from spd.bundle import Bundle, open_bundle
-from spd.bundle.gate import Tolerance, check_points
+from spd.bundle.gate import Tolerance
 from spd.bundle.manifest import FileRecord
 from spd.bundle.plans import PlanProfile
+from spd.bundle.reference import Reference
 from spd.errors import BundleError
 from spd.runtime import load
 
@@ -34,7 +34,27 @@ def test_a_bundle_without_proof_is_refused(exported: Path) -> None:
         read_gate(unverified, "fp16")
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"fp16": {"tolerance": {"max": 1}, "cases": []}}'])
+def parity(maximum: object, batch: object, points: object) -> str:
+    case = {"batch": batch, "points": points}
+    return json.dumps({"fp16": {"tolerance": {"max": maximum, "mean": 0.002}, "cases": [case]}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "[" * 100_000,
+        "no JSON",
+        '{"fp16": {"tolerance": {"max": 0.02, "mean": 0.002}, "cases": []}}',
+        parity(float("inf"), 1, 1),
+        parity(float("nan"), 1, 1),
+        parity(0, 1, 1),
+        parity(0.02, 0, 1),
+        parity(0.02, 1, 513),
+        parity(0.02, 1, float("inf")),
+    ],
+)
 def test_a_damaged_proof_is_refused(bundle: Path, text: str) -> None:
     (bundle / "parity.json").write_text(text)
     found = open_bundle(bundle)
@@ -43,8 +63,8 @@ def test_a_damaged_proof_is_refused(bundle: Path, text: str) -> None:
         read_gate(Bundle(found.path, replace(found.manifest, files=files)), "fp16")
 
 
-def test_the_reference_is_the_bundles_float32_depth(exported: Path) -> None:
-    reference = make_reference(open_bundle(exported))
+def test_the_reference_is_what_the_graphs_give(exported: Path) -> None:
+    reference = read_gate(open_bundle(exported), "fp16").reference
     assert reference.images.shape == (2, 160, 192, 3)
     assert (reference.points.shape, reference.depth.shape) == ((2, 512, 2), (2, 512))
     assert np.isfinite(reference.depth).all()
@@ -55,18 +75,20 @@ def test_the_reference_is_the_bundles_float32_depth(exported: Path) -> None:
             assert np.allclose(again, depth[within], rtol=1e-5, atol=0)
 
 
-def test_points_cover_the_borders_the_outside_and_repeats() -> None:
-    points = check_points(160, 192, 512, 0)
-    assert points.shape == (512, 2)
-    assert points.dtype == np.float32
-    found = {tuple(point) for point in points.tolist()}
-    assert {(0, 0), (192, 160), (-24, -24), (216, 184), (96, 80), (0.5, 0.5), (-200, 80)} <= found
-    assert len(found) < 512
-    assert not np.array_equal(points[-1:], check_points(160, 192, 512, 1)[-1:])
+def test_the_points_that_are_not_compared_are_the_exports(exported: Path) -> None:
+    parity = json.loads((exported / "parity.json").read_text())
+    undecided = read_gate(open_bundle(exported), "fp16").reference.undecided
+    assert undecided.sum() < 0.02 * undecided.size
+    assert {result["undecided_points"] for result in parity.values()} == {undecided.sum()}
+
+
+def asked(*cases: tuple[int, int]) -> Gate:
+    nothing = Reference(np.zeros((1, 1, 1, 3), np.uint8), *(np.zeros((1, 1, n), np.float32) for n in (2, 1)), None)
+    return Gate(nothing, Tolerance(1, 1), cases)
 
 
 def test_cases_are_the_exports_and_every_profiles_ends() -> None:
-    gate = Gate(Tolerance(1, 1), ((1, 1), (1, 37), (1, 512), (2, 37)))
+    gate = asked((1, 1), (1, 37), (1, 512), (2, 37))
     profiles = tuple(PlanProfile((1, 1, 1), points) for points in ((1, 32, 64), (65, 256, 256), (257, 512, 512)))
     assert proof_cases(gate, 8, profiles) == (
         (1, ((0, 1), (0, 32), (0, 37), (0, 64), (1, 65), (1, 256), (2, 257), (2, 512))),
@@ -76,5 +98,5 @@ def test_cases_are_the_exports_and_every_profiles_ends() -> None:
 
 
 def test_a_bundle_for_single_images_is_asked_for_no_more() -> None:
-    gate = Gate(Tolerance(1, 1), ((1, 1), (2, 1)))
+    gate = asked((1, 1), (2, 1))
     assert proof_cases(gate, 1, (PlanProfile((1, 1, 1), (1, 8, 8)),)) == ((1, ((0, 1), (0, 8))),)
