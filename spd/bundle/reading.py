@@ -12,6 +12,7 @@ from pathlib import Path
 
 from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
 from spd.errors import BundleError
+from spd.files import CHECKPOINT_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def open_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     if not folder.is_dir():
         if folder.exists():
-            kinds = "a bundle's folder, made by spd-export, or a checkpoint (.pt, .pth, .safetensors)"
+            kinds = f"a bundle's folder, made by spd-export, or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
             raise BundleError(f"{folder} is a file, expected {kinds}")
         raise BundleError(f"{folder} does not exist, expected a bundle; make one with: spd-export --out {folder}")
     if not (folder / MANIFEST).is_file():

@@ -27,6 +27,7 @@ import click
 from spd.config import PRESETS, check_size
 from spd.errors import SPDError, one_line
 from spd.extras import how_to_install
+from spd.files import CHECKPOINT_WEIGHTS
 
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a command ended by Ctrl-C."""
@@ -124,6 +125,16 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic 
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return height, width
+
+
+checkpoint_weights = click.option(
+    "--weights",
+    type=click.Choice(CHECKPOINT_WEIGHTS),
+    default="auto",
+    show_default=True,
+    help="Weights of a checkpoint that has averaged ones (EMA, SWA) and raw ones; auto prefers the averaged.",
+)
+"""The option of every command that takes a checkpoint."""
 
 
 def note(message: str) -> None:

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from spd.bundle.contract import BACKENDS, PRECISIONS
-from spd.commands.cli import Command, Size
+from spd.commands.cli import Command, Size, checkpoint_weights
 from spd.version import __version__
 
 BASELINES = ("depth-anything",)
@@ -93,6 +93,7 @@ def _dense_points(ctx: click.Context, param: click.Parameter, value: str) -> int
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
+@checkpoint_weights
 @click.option("--baseline", type=click.Choice(BASELINES), help="MODEL is of this kind: a folder or a name on its hub.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write .json or .csv.")
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw each image's result as a PNG.")
@@ -104,7 +105,8 @@ def main(**arguments: Any) -> None:
     the number of the image and K: two models are asked the same.
     """
     if arguments["baseline"] is not None:
-        for option, default in (("backend", "auto"), ("precision", None), ("threads", None), ("size", None)):
+        no_models = {"backend": "auto", "precision": None, "threads": None, "size": None, "weights": "auto"}
+        for option, default in no_models.items():
             if arguments[option] != default:
                 raise click.UsageError(f"--{option} is for models of SPD, not for --baseline; leave it out")
 

@@ -18,10 +18,9 @@ from spd.commands.progress import Phases
 from spd.data.sources import ROOMS, open_pairs
 from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
-from spd.files import write_atomically
+from spd.files import CHECKPOINT_SUFFIXES, checkpoint_suffix, write_atomically
 from spd.runtime import load
 from spd.runtime.devices import cuda_missing
-from spd.runtime.loading import CHECKPOINT_SUFFIXES
 
 DEFAULT_ROOMS = 100
 """Rooms that are taken unless `--images` says otherwise; there is no end of them."""
@@ -52,6 +51,8 @@ class Request:
     """On the CPU; None is all cores."""
     size: tuple[int, int] | None
     """Height and width for a checkpoint, pixels."""
+    weights: str
+    """Which of a checkpoint, one of `CHECKPOINT_WEIGHTS`."""
     baseline: str | None
     out: Path | None
     """File with a suffix of `report.WRITERS`."""
@@ -141,17 +142,24 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
         yield network, Subject(name, None, request.baseline, "fp32", None)
         return
     path = Path(request.model)
-    if request.size is not None and path.suffix not in CHECKPOINT_SUFFIXES:
-        raise click.UsageError(f"--size is for checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}); a bundle has its own")
+    if checkpoint_suffix(path) is None:
+        for option, default in (("size", None), ("weights", "auto")):
+            if getattr(request, option) != default:
+                suffixes = ", ".join(CHECKPOINT_SUFFIXES)
+                raise click.UsageError(f"--{option} is for checkpoints ({suffixes}); a bundle has its own")
     with load(
         path,
         backend=request.backend,
         precision=request.precision,
         size=request.size,
+        weights=request.weights,
         threads=request.threads,
     ) as model:
         sha256 = None
-        if model.manifest is not None:
+        if model.manifest is None:
+            for line in model.notes:
+                note(f"Note: {line}.")
+        else:
             name, sha256 = model.manifest.name, model.manifest.weights_sha256
             if not model.manifest.trained:
                 note("Note: the weights of this bundle are random, not trained.")

@@ -10,13 +10,12 @@ from pathlib import Path
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
+from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
 from spd.runtime import devices
 from spd.runtime.available import require, unavailable
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
-
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 logger = logging.getLogger("spd")
 
@@ -27,13 +26,14 @@ def load(
     *,
     precision: str | None = None,
     size: tuple[int, int] | None = None,
+    weights: str = "auto",
     threads: int | None = None,
     cache_budget: int | str | None = None,
 ) -> Model:
     """Load a bundle, or a checkpoint for the torch backend.
 
     Args:
-        path: a bundle, a folder that holds exactly one, or a checkpoint (.pt, .pth, .safetensors).
+        path: a bundle, a folder that holds exactly one, or a checkpoint.
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
@@ -41,6 +41,9 @@ def load(
             bf16 before fp32 if there are engines for it.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
+        weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
+            others, `auto` for the averaged ones if the file has them. If it has both, `auto` says so in `Model.notes`
+            and logs it at level info.
         threads: CPU threads for one call on onnxruntime-cpu and torch; by default one for each core that the process
             may use. On torch this sets the number for the whole process.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
@@ -50,7 +53,8 @@ def load(
     Raises:
         BundleError: the bundle is missing, incomplete, changed, or from a newer format.
         CheckpointError: the checkpoint cannot be used.
-        BackendError: the backend cannot run here, or there is no such backend, precision or number of threads.
+        BackendError: the backend cannot run here, or there is no such backend, precision, number of threads or choice
+            of weights.
         InputError: the budget is not a size, or less than one scene takes.
     """
     path = Path(path)
@@ -59,10 +63,14 @@ def load(
         raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
     if precision not in (None, *PRECISIONS):
         raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if weights not in CHECKPOINT_WEIGHTS:
+        raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
-    if path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir():
-        model = _load_checkpoint(path, backend, precision, size, threads, budget)
+    if checkpoint_suffix(path) and not path.is_dir():
+        model = _load_checkpoint(path, backend, precision, size, weights, threads, budget)
+    elif weights != "auto":
+        raise BackendError(f"{path} is not a checkpoint; only a checkpoint has {weights} weights to choose")
     else:
         model = _load_bundle(path, backend, precision, threads, budget)
     model.load_again = partial(
@@ -71,6 +79,7 @@ def load(
         backend,
         precision=precision,
         size=size,
+        weights=weights,
         threads=threads,
         cache_budget=cache_budget,
     )
@@ -125,6 +134,7 @@ def _load_checkpoint(
     backend: str,
     precision: str | None,
     size: tuple[int, int] | None,
+    weights: str,
     threads: int | None,
     budget: int | None,
 ) -> Model:
@@ -138,7 +148,8 @@ def _load_checkpoint(
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
-    return Model(TorchBackend(path, size, threads), None, [], budget)
+    network = TorchBackend(path, size, weights, threads)
+    return Model(network, None, network.notes, budget)
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
@@ -159,4 +170,6 @@ def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backen
 
 
 def _torch_from_bundle(bundle: Bundle) -> Backend:
-    raise BackendError(f"torch runs checkpoints, but {bundle.path} is a bundle; give the .pt or .safetensors file")
+    raise BackendError(
+        f"torch runs checkpoints, but {bundle.path} is a bundle; give the checkpoint that it was exported from"
+    )

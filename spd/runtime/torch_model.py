@@ -22,12 +22,19 @@ class TorchBackend(Backend):
     precision = "fp32"
     max_points = 1024
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int] | None = None,
+        weights: str = "auto",
+        threads: int | None = None,
+    ) -> None:
         """Load a checkpoint.
 
         Args:
-            path: .pt, .pth or .safetensors.
-            size: height and width of the images in pixels, by default those that it was trained at.
+            path: the checkpoint.
+            size: height and width of the encoder's image in pixels; by default those that it was trained at.
+            weights: see `spd.checkpoint.load_checkpoint`.
             threads: CPU threads of this process, for all that it does with torch; by default they stay as they are.
 
         Raises:
@@ -36,7 +43,9 @@ class TorchBackend(Backend):
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        checkpoint = load_checkpoint(path, networks=tuple(NETWORKS))
+        checkpoint = load_checkpoint(path, networks=tuple(NETWORKS), weights=weights)
+        self.notes = [checkpoint.note] if checkpoint.note else []
+        """Which weights were taken, if the file has several and the caller did not choose."""
         self.height, self.width = size or checkpoint.size or DEFAULT_SIZE
         self._model = checkpoint.model
         try:

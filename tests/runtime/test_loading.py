@@ -109,10 +109,11 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"backend": "cuda"}, "there is no backend 'cuda'; choose one of: auto, tensorrt"),
     "tensorrt": ({"backend": "tensorrt"}, "tensorrt cannot run"),
     "cuda": ({"backend": "onnxruntime-cuda"}, f"onnxruntime-cuda cannot run here: {NO_GPU}"),
-    "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the .pt or .safetensors"),
+    "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
     "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
     "bf16 anywhere": ({"precision": "bf16"}, f"no backend can run .*tensorrt.*{NO_GPU}.*bf16.*torch runs checkpoints"),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
+    "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),
     "threads": ({"threads": 0}, "threads is 0, expected at least 1"),
 }
 
@@ -142,6 +143,7 @@ def test_a_precision_that_the_bundle_lacks(bundle: Path, backend: str) -> None:
         ({"backend": "tensorrt"}, "tensorrt runs bundles"),
         ({"precision": "fp16"}, "the torch backend runs fp32, not fp16"),
         ({"size": (128, 128)}, "has 16 L4 tokens"),
+        ({"weights": "best"}, "there are no weights 'best'; choose one of: auto, averaged, raw"),
     ],
 )
 def test_refused_for_a_checkpoint(checkpoint: Path, options: dict[str, Any], message: str) -> None:
