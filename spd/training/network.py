@@ -62,8 +62,8 @@ def _downloaded(name: str) -> Mapping[str, Tensor]:
         return timm.create_model(name, pretrained=True, features_only=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"the ImageNet weights of {name} are not available ({one_line(error, whole=True)}); go online once, give their file with "
-            "--backbone-weights, or train from scratch with --no-pretrained"
+            f"the ImageNet weights of {name} are not available ({one_line(error, whole=True)}); go online once, "
+            "give their file with --backbone-weights, or train from scratch with --no-pretrained"
         ) from error
 
 
