@@ -92,7 +92,7 @@ class Norm(nn.Module):
 
 
 class NormOfProduct(Norm):
-    """The same for a GPU, behind a matrix product.
+    """The same for a GPU, after a matrix product.
 
     Of the operator LayerNormalization the compiler casts to float32 within the product and writes that. Here only the
     statistics are float32, and the values are read in their own type: 15 MB less for the neck of `tiny`.
@@ -236,7 +236,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class Neck(nn.Module):
-    """The projections to the pyramid (paper 4.2). L2 comes without its LN's affine part, which is folded behind it."""
+    """The projections to the pyramid (paper 4.2). L2 comes without its LN's affine part, which is folded into the next layer."""
 
     def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ Examples:
   spd-train --resume --out runs/nyu
   spd-export --ckpt runs/nyu/model.pt --out engines/
 
-The first Ctrl-C or SIGTERM ends the run behind the step under way, ready for --resume; the second ends it at once. A
+The first Ctrl-C or SIGTERM ends the run after the step under way, ready for --resume; the second ends it at once. A
 run that was killed resumes from its last checkpoint, and computes again what it would have.
 
 Several GPUs of a machine are used without being asked. `torchrun --nproc-per-node 4 -m spd.commands.train ...` and
@@ -82,14 +82,18 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("network", "What to train; bilinear-mlp is the paper's baseline.", type=click.Choice(NETWORKS))
 @_setting("preset", "Widths of the network.", type=click.Choice(list(PRESETS)))
 @click.option(
-    "--size", default=f"{DEFAULT.height}x{DEFAULT.width}", type=Size(), metavar="HxW", help="Of the training image."
+    "--size",
+    default=f"{DEFAULT.height}x{DEFAULT.width}",
+    type=Size(),
+    metavar="HxW",
+    help="Height and width of the training image, pixels.",
 )
 @_setting("batch", "Images per process and step.")
 @_setting("points", "Queries per image, K_train.")
 @_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
 @_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
 @_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
-@_setting("lambda_var", "Of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
+@_setting("lambda_var", "lambda of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
 @_setting(
     "optimizer",
     "muon takes the matrices of dense layers, and leaves the rest to adamw.",
@@ -99,11 +103,11 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("encoder_lr_scale", "Learning rate of the backbone over --lr; 1 suits --no-pretrained.")
 @_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
 @_setting("warmup", "Steps in which the learning rate rises.")
-@_setting("weight_decay", "Of the optimizer.")
-@_setting("dropout", "In self- and cross-attention; 0 suits data without end, such as rooms.")
+@_setting("weight_decay", "Weight decay of the optimizer.")
+@_setting("dropout", "Share dropped in self- and cross-attention; 0 suits data without end, such as rooms.")
 @_setting("clip", "Largest norm of the gradient.")
 @_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
-@_setting("seed", "Of weights, order, augmentation, queries and dropout.")
+@_setting("seed", "Seed of weights, order, augmentation, queries and dropout.")
 @click.option(
     "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
 )
@@ -164,7 +168,7 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
         if resume and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{options_are} for a new run; leave it out with --resume")
     if start["backbone"] and (start["init"] or not start["pretrained"]):
-        raise click.UsageError("--backbone-weights cannot be had with --init or --no-pretrained; leave out one")
+        raise click.UsageError("--backbone-weights does not go with --init or --no-pretrained; leave out one")
     if options["data"] != ROOMS:
         options["data"] = os.path.abspath(os.path.expanduser(options["data"]))
     try:
@@ -219,7 +223,7 @@ def _report(state: State, folder: Path) -> None:
     if progress.best_step:
         note(f"{folder / BEST}: AbsRel {progress.best_abs_rel:.4f} at step {progress.best_step:,}{skipped}")
     if state.stopped:
-        note(f"stopped behind step {progress.step:,}; go on with: spd-train --resume --out {folder}")
+        note(f"stopped after step {progress.step:,}; go on with: spd-train --resume --out {folder}")
 
 
 if __name__ == "__main__":

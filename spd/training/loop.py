@@ -231,7 +231,7 @@ class _Run:
             self.log.step(state.progress.step)
 
     def _asked(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop, so that all stop behind the same step."""
+        """Whether any process was asked to stop, so that all stop after the same step."""
         if self.group is None:
             return stop.asked
         asked = torch.tensor(float(stop.asked))

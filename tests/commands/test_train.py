@@ -181,7 +181,7 @@ def test_a_run_that_is_asked_to_stop(kind: signal.Signals, tmp_path: Path, monke
         patched.setattr(Samples, "__getitem__", interrupted)
         done = spd_train(*BASELINE, "--out", tmp_path, "--batch", 1, "--max-steps", 3)
     assert done.exit_code == 130
-    assert done.stderr.splitlines()[1:] == [f"stopped behind step 1; go on with: spd-train --resume --out {tmp_path}"]
+    assert done.stderr.splitlines()[1:] == [f"stopped after step 1; go on with: spd-train --resume --out {tmp_path}"]
     done = spd_train("--resume", "--out", tmp_path)
     assert done.exit_code == 0
     assert [row["step"] for row in metrics(tmp_path) if "loss" in row] == ["1", "2", "3"]
