@@ -236,7 +236,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class Neck(nn.Module):
-    """The projections to the pyramid (paper 4.2). L2 comes without its LN's affine part, which is folded into the next layer."""
+    """The projections to the pyramid (paper 4.2). The affine part of L2's LN is folded into the next layer."""
 
     def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()
