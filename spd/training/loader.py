@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -158,16 +159,22 @@ class _Worker:
 
 
 def _prepare(sender: Connection, samples: Samples, numbers: Iterable[list[int]], first: int, step: int) -> None:
-    """Send the batches `first`, `first + step`, ... of every pass, until the process that trains is gone."""
+    """Send the batches `first`, `first + step`, ... of every pass, until the process ends."""
     _keep_from_signals()
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    try:
-        while True:
-            for batch_numbers in islice(numbers, first, None, step):
-                batch = samples.batch(batch_numbers)
-                sender.send(batch if isinstance(batch, DataError) else _arrays(batch))
-    except BrokenPipeError:
-        return
+    while True:
+        for batch_numbers in islice(numbers, first, None, step):
+            batch = samples.batch(batch_numbers)
+            sender.send(batch if isinstance(batch, DataError) else _arrays(batch))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that trains is gone; its pipe stays open in the workers that were forked later."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)
 
 
 def _keep_from_signals() -> None:

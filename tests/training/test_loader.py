@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import select
 import signal
 import time
 from collections import Counter
@@ -21,8 +22,8 @@ from spd.data.pairs import Pair
 from spd.data.rooms import RoomPairs
 from spd.errors import DataError, TrainingError
 from spd.preprocess import Letterbox
-from spd.training.loader import Reading, _prepare, training_batches, validation_batches
-from spd.training.samples import TRIES, Batch, Samples
+from spd.training.loader import Reading, training_batches, validation_batches
+from spd.training.samples import TRIES, Batch
 from spd.training.settings import Settings
 
 
@@ -129,16 +130,23 @@ def test_a_batch_that_is_not_wanted_any_more_is_not_waited_for() -> None:
         assert list(loader.batches(unwanted=lambda: not next(wanted))) == []
 
 
-def test_workers_end_without_the_process_that_trains() -> None:
-    """Which may have been killed."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    receiver.close()
-    samples = Samples(Pictures(8), PLAIN, train=True)
-    worker = multiprocessing.Process(target=_prepare, args=(sender, samples, [[0, 1]], 0, 1))
-    worker.start()
-    sender.close()
-    worker.join(timeout=10)
-    assert worker.exitcode == 0
+def trained_and_killed(given: Settings) -> None:
+    loaders = [training_batches(pairs, given, 0, Reading(workers=2)) for pairs in (Pictures(8), Stuck(8))]
+    next(loaders[0].batches())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_end_with_the_process_that_trains() -> None:
+    """However that ends and whatever they do: a pipe that all of them inherit is closed at last."""
+    end, inherited = os.pipe()
+    training = multiprocessing.Process(target=trained_and_killed, args=(PLAIN,))
+    training.start()
+    os.close(inherited)
+    training.join()
+    assert training.exitcode == -signal.SIGKILL
+    assert select.select([end], [], [], 10)[0]
+    assert os.read(end, 1) == b""
+    os.close(end)
 
 
 def test_batches_need_no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
