@@ -205,6 +205,9 @@ def test_several_images_where_no_thread_can_be_started(
     arguments = [str(tmp_path), "--points", "grid:2", "--engines", str(exported), "--out", str(tmp_path / "out.csv")]
     result = CliRunner().invoke(import_module(COMMANDS["spd-infer"]).main, arguments)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("Error: the system allows no more threads")
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith("Error: ")
+    assert "can't start new thread" in said
+    assert "ulimit -u" in said
     assert "Traceback" not in result.output
     assert not (tmp_path / "out.csv").exists()

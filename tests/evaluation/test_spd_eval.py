@@ -54,7 +54,7 @@ def test_table_and_json(model: StubModel) -> None:
     assert {key: found[key] for key in numbers} == numbers
     assert model.opened == [
         ("rooms", "test"),
-        {"path": "model.pt", "backend": "auto", "precision": None, "size": None, "threads": None},
+        {"path": "model.pt", "backend": "auto", "precision": None, "size": None, "weights": "auto", "threads": None},
         "closed",
     ]
 

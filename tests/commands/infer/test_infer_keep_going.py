@@ -129,7 +129,7 @@ def test_an_error_with_the_delimiter_in_it(infer) -> None:
     Path("x,y.png").write_text("no image")
     table = rows(infer("x,y.png", "a.png", "--points", "pts.csv", "--keep-going").stdout)
     assert table[0]["image"] == "x,y.png"
-    assert table[0]["error"].startswith("x,y.png is not an image, expected one of JPEG, PNG")
+    assert table[0]["error"].startswith("x,y.png is not an image")
     Path("blanks.txt").write_text("u v\n1 2\n99 2\n")
     result = infer("a.png", "--points", "blanks.txt", "--keep-going").stdout
     cells = list(csv.reader(io.StringIO(result), delimiter=" "))

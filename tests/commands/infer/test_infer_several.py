@@ -27,6 +27,7 @@ class Model:
     """The runtime for the command: a point's depth is the width of its image."""
 
     backend, precision, notes, manifest, size = "stub", "fp32", ("tensorrt: not installed",), None, (480, 640)
+    warned = ()
 
     def __init__(self, fails_at: dict[int, BaseException]) -> None:
         self.fails_at = fails_at
