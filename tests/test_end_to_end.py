@@ -165,6 +165,7 @@ def test_npz_with_points_outside_in_fp16(photos: Path, exported: Path, expected,
         assert arrays["u"].tolist() == [320, 5, -1, 7]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_torch(photos: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "atto.pt"
     save_checkpoint(checkpoint, seeded(PRESETS["atto"]).state_dict(), PRESETS["atto"])

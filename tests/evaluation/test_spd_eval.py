@@ -73,7 +73,7 @@ def test_options_arrive(model: StubModel) -> None:
     assert list(found["by_k"]) == ["16", "dense"]
     assert (found["images"], found["seed"], found["dense_points"]) == (1, 9, 5)
     assert [len(points) for _, points in model.asked] == [16, 5]
-    given = {"backend": "torch", "precision": "fp32", "size": (96, 320), "threads": 2}
+    given = {"backend": "torch", "precision": "fp32", "size": (96, 320), "weights": "auto", "threads": 2}
     assert model.opened[1] == {"path": "model.pt", **given}
 
 
