@@ -17,7 +17,7 @@ MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
-    "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
+    "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
 )  # fmt: skip
 LIGHT = (
     "spd",
