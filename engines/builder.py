@@ -42,12 +42,35 @@ class PlanOptions:
             raise ValueError(f"optimization_level {self.optimization_level}, expected 0 to 5")
 
 
-def make_log(trt: Any, show: Callable[[str], None] | None = None) -> Any:
+@dataclass(frozen=True)
+class Compiler:
+    """What builds a plan: TensorRT, or TensorRT for RTX, which has the same Python API."""
+
+    trt: Any
+    """The module, `tensorrt` or `tensorrt_rtx`."""
+    name: str
+    """For messages, such as TensorRT 10.16.1.11."""
+    set_target: Callable[[Any], None] | None = None
+    """Tells an `IBuilderConfig` which GPU to build for; None where it can only be the GPU at hand."""
+
+
+def tensorrt_compiler() -> Compiler:
+    """TensorRT, for the GPU at hand.
+
+    Raises:
+        BackendError: TensorRT is missing or not a supported version.
+    """
+    trt = import_tensorrt()
+    return Compiler(trt, f"TensorRT {trt.__version__}")
+
+
+def make_log(trt: Any, show: Callable[[str], None] | None = None, record: Callable[[str], None] | None = None) -> Any:
     """A `tensorrt.ILogger` that keeps errors in its list `errors`, logs everything, and shows what is not chatter.
 
     Args:
-        trt: the module `tensorrt`.
+        trt: the module `tensorrt` or `tensorrt_rtx`.
         show: is told warnings and information, a message each; None to show nothing.
+        record: is told every message, chatter too.
     """
 
     class Log(trt.ILogger):  # type: ignore[misc] # the base class is Any where TensorRT is not installed
@@ -59,6 +82,8 @@ def make_log(trt: Any, show: Callable[[str], None] | None = None) -> Any:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(msg)
             logger.debug("tensorrt %s: %s", severity, msg)
+            if record is not None:
+                record(msg)
             if show is not None and severity != trt.ILogger.VERBOSE:
                 show(msg)
 
@@ -66,16 +91,31 @@ def make_log(trt: Any, show: Callable[[str], None] | None = None) -> Any:
 
 
 class PlanBuilder:
-    """Builds plans with one set of options and one timing cache."""
+    """Builds plans with one compiler, one set of options and one timing cache."""
 
-    def __init__(self, options: PlanOptions, cache: TimingCache, show: Callable[[str], None] | None = None) -> None:
-        """Load TensorRT; `show` is told its messages.
+    def __init__(
+        self,
+        options: PlanOptions,
+        cache: TimingCache | None,
+        show: Callable[[str], None] | None = None,
+        compiler: Compiler | None = None,
+        record: Callable[[str], None] | None = None,
+    ) -> None:
+        """Load the compiler.
+
+        Args:
+            options: how plans are built.
+            cache: what earlier builds measured; None for a compiler that measures nothing.
+            show: is told the compiler's messages.
+            compiler: TensorRT by default.
+            record: is told every message, also those that are only for tracing a fault.
 
         Raises:
             BackendError: TensorRT is missing or not a supported version.
         """
-        self._trt = import_tensorrt()
-        self._options, self._cache, self._log = options, cache, make_log(self._trt, show)
+        self._compiler = compiler or tensorrt_compiler()
+        self._trt = self._compiler.trt
+        self._options, self._cache, self._log = options, cache, make_log(self._trt, show, record)
 
     def build(
         self, graph: Path, inputs: tuple[TensorSpec, ...], profiles: tuple[PlanProfile, ...], state: BuildState
@@ -104,11 +144,13 @@ class PlanBuilder:
             self._add_profile(builder, config, graph, input_shapes(inputs, profile))
         monitor = make_monitor(trt, state)
         config.progress_monitor = monitor
-        self._cache.attach(config)
+        if self._cache is not None:
+            self._cache.attach(config)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise self._failed(graph, "build a plan")
-        self._cache.keep(config)
+        if self._cache is not None:
+            self._cache.keep(config)
         return bytes(plan)
 
     def _parse(self, graph: Path, network: Any) -> None:
@@ -124,12 +166,14 @@ class PlanBuilder:
             raise self._failed(graph, "read the graph")
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
         raise ExportError(
-            f"TensorRT {self._trt.__version__} cannot read {graph}: {'; '.join(found)}{more}; "
+            f"{self._compiler.name} cannot read {graph}: {'; '.join(found)}{more}; "
             "export it again with this version of spd-depth"
         )
 
     def _configure(self, config: Any) -> None:
         trt, options = self._trt, self._options
+        if self._compiler.set_target is not None:
+            self._compiler.set_target(config)
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
         config.builder_optimization_level = options.optimization_level
@@ -146,11 +190,13 @@ class PlanBuilder:
                 profile.set_shape(name, smallest, best, largest)
             except RuntimeError as error:  # what the bindings raise for shapes that do not fit together
                 raise ExportError(
-                    f"TensorRT refuses the profile of {graph}, {name} {smallest} to {largest}: {error}"
+                    f"{self._compiler.name} refuses the profile of {graph}, {name} {smallest} to {largest}: {error}"
                 ) from error
         if config.add_optimization_profile(profile) < 0:
             raise self._failed(graph, f"use the profile {shapes}")
 
     def _failed(self, graph: Path, what: str) -> ExportError:
         reasons = list(dict.fromkeys(self._log.errors))[:SHOWN_ERRORS]
-        return ExportError(f"TensorRT could not {what} of {graph}: {'; '.join(reasons) or 'it gives no reason'}")
+        return ExportError(
+            f"{self._compiler.name} could not {what} of {graph}: {'; '.join(reasons) or 'it gives no reason'}"
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +88,21 @@ def operator(node: str) -> str:
 
 def _layer(values: dict[str, Any]) -> Layer:
     name, layer_type = str(values.get("Name", "")), str(values["LayerType"])
-    nodes = tuple(dict.fromkeys(_ONNX_NODE.findall(str(values.get("Metadata", "")))))
-    return Layer(name, layer_type, _kind(layer_type, name, nodes), nodes, frozenset(_dtypes(values)))
+    nodes = onnx_nodes(str(values.get("Metadata", "")))
+    return Layer(name, layer_type, layer_kind(layer_type, name, nodes), nodes, floating_types(_type_texts(values)))
 
 
-def _kind(layer_type: str, name: str, nodes: tuple[str, ...]) -> str | None:
-    """One of `KINDS`, by TensorRT's type and name, and for its generated kernels by the ONNX nodes they contain."""
+def onnx_nodes(metadata: str) -> tuple[str, ...]:
+    """The ONNX nodes that TensorRT lists in a layer's metadata, each once."""
+    return tuple(dict.fromkeys(_ONNX_NODE.findall(metadata)))
+
+
+def layer_kind(layer_type: str, name: str, nodes: tuple[str, ...]) -> str | None:
+    """What a layer is, by TensorRT's type and name, and for its generated kernels by the ONNX nodes they contain.
+
+    Returns:
+        One of `KINDS`; None if it takes little time.
+    """
     if _MOVERS.search(layer_type):
         return None
     operators = Counter(operator(node) for node in nodes)
@@ -108,15 +117,18 @@ def _kind(layer_type: str, name: str, nodes: tuple[str, ...]) -> str | None:
     return None
 
 
-def _dtypes(values: dict[str, Any]) -> Iterator[str]:
+def floating_types(texts: Iterable[str]) -> frozenset[str]:
+    """Those of fp32, fp16 and bf16 that TensorRT's words for types mean."""
+    found = (next((name for name, pattern in _DTYPES if pattern.search(text)), None) for text in texts)
+    return frozenset(name for name in found if name is not None)
+
+
+def _type_texts(values: dict[str, Any]) -> list[str]:
+    """The types of a layer's inputs, outputs and weights, in TensorRT's words."""
     tensors = [*_objects(values.get("Inputs")), *_objects(values.get("Outputs"))]
     # "Format/Datatype" in TensorRT 10; 11 splits it, and its documents write both Datatype and DataType.
     texts = [str(text) for tensor in tensors for key, text in tensor.items() if key.lower().endswith("datatype")]
-    texts += [str(weights.get("Type", "")) for weights in _objects([values.get("Weights")])]
-    for text in texts:
-        found = next((precision for precision, pattern in _DTYPES if pattern.search(text)), None)
-        if found is not None:
-            yield found
+    return texts + [str(weights.get("Type", "")) for weights in _objects([values.get("Weights")])]
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
         "transformers",
     ),
     "tensorrt": ("tensorrt", "cuda"),
+    "rtx": ("tensorrt_rtx",),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

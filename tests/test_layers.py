@@ -17,7 +17,8 @@ MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
-    "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy", "matplotlib",
+    "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
+    "matplotlib",
 )  # fmt: skip
 LIGHT = (
     "spd",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 OTHER = "other"
@@ -17,16 +17,16 @@ OTHER = "other"
 
 BLOCKS: Mapping[str, tuple[str, ...]] = {
     "encoder": (
-        "stem", "stage 1", "stage 2", "stage 3", "L3 attention", "stage 4", "neck", "L4 attention", "pre-compute",
-        OTHER,
+        "normalisation", "stem", "stage 1", "stage 2", "stage 3", "L3 attention", "stage 4", "neck", "L4 attention",
+        "pre-compute", OTHER,
     ),
-    "decoder": ("B1", "B2", "B3a", "B3b", "B5", "head", OTHER),
+    "decoder": ("B1", "B2", "B3a", "B3b", "TopK", "B5", "head", OTHER),
 }  # fmt: skip
 """Blocks of each graph in the order in which they run."""
 
 _MODULES: Mapping[str, Mapping[str, str]] = {
     "encoder": {
-        "normalisation": "stem",
+        "normalisation": "normalisation",
         "stem": "stem",
         **{f"stages/{i}": f"stage {i + 1}" for i in range(4)},
         "l3_self_attn": "L3 attention",
@@ -64,30 +64,44 @@ def _module_pattern(graph: str) -> re.Pattern[str]:
 def blocks_of_nodes(graph: str, nodes: Iterable[Any]) -> list[str]:
     """The block of every node of an ONNX graph.
 
-    By its own name, else by its outputs' names; the routing (TopK) is B3b's. The rest, which is the model's own lines
-    between the blocks and what a runtime puts between two operators, prepares something for the block that reads it;
-    what nobody reads belongs where its inputs come from.
+    By its own name, else by its outputs' names. The rest, which is the model's own lines between the blocks and what a
+    runtime puts between two operators, goes with its readers, as `blocks_by_neighbours` says.
 
     Args:
         graph: encoder or decoder.
         nodes: `onnx.NodeProto`s in an order in which they can run.
     """
     nodes = list(nodes)
-    found = [_own_block(graph, node) for node in nodes]
+    own = [_own_block(graph, node) for node in nodes]
+    return blocks_by_neighbours(own, [(node.input, node.output) for node in nodes])
+
+
+def blocks_by_neighbours(
+    own: Sequence[str | None], tensors: Sequence[tuple[Iterable[str], Iterable[str]]]
+) -> list[str]:
+    """The blocks of operators, of which some have none of their own.
+
+    Such an operator prepares something for the block that reads it; what nobody reads belongs where its inputs come
+    from.
+
+    Args:
+        own: block of each operator, in an order in which they can run; None where it does not say.
+        tensors: names of each operator's inputs and outputs.
+    """
+    found = list(own)
     readers: dict[str, str] = {}  # block by tensor
-    for i in reversed(range(len(nodes))):
-        found[i] = found[i] or next((readers[name] for name in nodes[i].output if name in readers), None)
+    for i, (inputs, outputs) in reversed(list(enumerate(tensors))):
+        found[i] = found[i] or next((readers[name] for name in outputs if name in readers), None)
         if found[i] not in (None, OTHER):
-            for name in nodes[i].input:
-                readers[name] = str(found[i])
+            readers.update(dict.fromkeys(inputs, str(found[i])))
     writers: dict[str, str] = {}
-    for i, node in enumerate(nodes):
-        found[i] = found[i] or next((writers[name] for name in node.input if name in writers), OTHER)
-        writers.update(dict.fromkeys(node.output, str(found[i])))
+    for i, (inputs, outputs) in enumerate(tensors):
+        found[i] = found[i] or next((writers[name] for name in inputs if name in writers), OTHER)
+        writers.update(dict.fromkeys(outputs, str(found[i])))
     return [str(block) for block in found]
 
 
 def _own_block(graph: str, node: Any) -> str | None:
     if graph == "decoder" and node.op_type == "TopK":
-        return "B3b"
+        return "TopK"
     return next(filter(None, (block_of_name(graph, name) for name in (node.name, *node.output))), None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from spd.bundle.contract import BACKENDS, PRECISIONS
 from spd.commands.cli import Command, note, write_stdout
@@ -26,10 +27,17 @@ Examples:
   spd-profile engines/ --backend tensorrt --precision fp16 --peak-gflops 800000 --bandwidth 3350
   spd-profile engines/ --precision fp16 --trtexec
   spd-profile engines/ --polygraphy --points 64
+  spd-profile engines/ --kernels --compute 12.0
 
 A block's floor is the longer of its multiply-accumulates at the machine's matrix-product rate, and of its weights and
 what enters and leaves it at the machine's bandwidth. Both rates are measured, unless they are given.
+
+--kernels needs no GPU: TensorRT for RTX compiles the graphs for one, and its kernels are counted, not run.
 """
+
+COMPUTE = "8.9"
+RUN_ONLY = ("backend", "runs", "threads", "peak_gflops", "bandwidth", "picture")
+"""Options about running the graphs."""
 
 
 @click.command(cls=Command, extra="profile", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +50,9 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
     help="What runs the graphs.",
 )
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Precision of the graphs."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Precision of the graphs.  [default: fp32; fp16 with --kernels]",
 )
 @click.option(
     "--points", type=click.IntRange(1), metavar="K", help="Points per call.  [default: 256; all buckets for the lines]"
@@ -58,7 +68,7 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
     type=click.Path(dir_okay=False, path_type=Path),
     callback=writable(".json"),
     metavar="FILE.json",
-    help="Write everything, operator by operator.",
+    help="Write everything, operator by operator, or kernel by kernel.",
 )
 @click.option(
     "--picture",
@@ -69,19 +79,62 @@ what enters and leaves it at the machine's bandwidth. Both rates are measured, u
 )
 @click.option("--trtexec", is_flag=True, help="Print trtexec's command lines instead, and run them if it is on PATH.")
 @click.option("--polygraphy", is_flag=True, help="Print Polygraphy's command lines instead.")
+@click.option("--kernels", is_flag=True, help="Compile for an RTX GPU instead, and count kernels and bytes.")
+@click.option("--compute", metavar="N.N", help=f"Compute capability that --kernels compiles for.  [default: {COMPUTE}]")
 @click.version_option(__version__, prog_name="spd-profile")
-def main(bundle: Path, trtexec: bool, polygraphy: bool, **arguments: Any) -> None:
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    bundle: Path,
+    trtexec: bool,
+    polygraphy: bool,
+    kernels: bool,
+    compute: str | None,
+    precision: str | None,
+    **arguments: Any,
+) -> None:
     """Show where the time of BUNDLE, a folder made by spd-export, goes: operators grouped by the paper's blocks."""
     if trtexec and polygraphy:
         raise click.UsageError("--trtexec and --polygraphy print different lines; give one of them")
+    if kernels:
+        _refuse_run_options(context, trtexec or polygraphy)
+        _kernels(
+            bundle, precision or "fp16", arguments["points"] or DEFAULT_POINTS, compute or COMPUTE, arguments["out"]
+        )
+        return
+    if compute is not None:
+        raise click.UsageError("--compute is for --kernels")
+    precision = precision or "fp32"
     if trtexec or polygraphy:
         # numpy, onnx and rich are imported only where they are needed: --help is to be instant.
         from spd.bundle import open_bundle
 
         show_lines = _trtexec_lines if trtexec else _polygraphy_lines
-        show_lines(open_bundle(bundle), arguments["precision"], arguments["points"])
+        show_lines(open_bundle(bundle), precision, arguments["points"])
         return
-    _profile(bundle, **arguments)
+    _profile(bundle, precision=precision, **arguments)
+
+
+def _refuse_run_options(context: click.Context, printing: bool) -> None:
+    """Options that mean nothing where nothing is run."""
+    given = [name for name in RUN_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if printing or given:
+        what = f"--{given[0].replace('_', '-')}" if given else "--trtexec and --polygraphy"
+        raise click.UsageError(f"--kernels compiles the graphs and runs nothing: leave out {what}")
+
+
+def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path | None) -> None:
+    from rich.console import Console
+
+    from engines.profile.compiled import compile_bundle, show
+    from spd.commands.progress import Phases
+
+    report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
+    if out is not None:
+        _write_json(out, report.as_dict())
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=160))
 
 
 def _profile(
@@ -98,7 +151,6 @@ def _profile(
     from engines.profile.run import profile
     from engines.profile.times import Settings
     from spd.commands.progress import Phases
-    from spd.files import write_atomically
 
     if picture is not None:
         from engines.profile.picture import draw  # what it needs may be missing: known before anything is measured
@@ -114,9 +166,10 @@ def _profile(
         None if bandwidth is None else bandwidth * 1e9,
     )
     if out is not None:
-        with write_atomically(out) as file:
-            file.write((json.dumps(report.as_dict(), indent=2) + "\n").encode())
+        _write_json(out, report.as_dict())
     if picture is not None:
+        from spd.files import write_atomically
+
         with write_atomically(picture) as file:
             write_png(draw(report), file)
     console = Console()
@@ -124,6 +177,13 @@ def _profile(
     with console.capture() as captured:
         show(report, console)
     write_stdout(captured.get().encode(console.encoding, "replace"))
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    from spd.files import write_atomically
+
+    with write_atomically(path) as file:
+        file.write((json.dumps(document, indent=2) + "\n").encode())
 
 
 def _trtexec_lines(bundle: Bundle, precision: str, points: int | None) -> None:

@@ -58,6 +58,17 @@ class CostedGraph:
         """
         return {str(node.name): macs for node in self.nodes if (macs := self._sizes.macs(node))}
 
+    def blocks_and_macs(self) -> dict[str, tuple[str, int]]:
+        """Block and multiply-accumulates of every node by its name.
+
+        Raises:
+            BundleError: as for `macs`.
+        """
+        macs = self.macs()
+        return {
+            str(node.name): (block, macs.get(node.name, 0)) for node, block in zip(self.nodes, self.blocks, strict=True)
+        }
+
     def costs(self) -> dict[str, Cost]:
         """The cost of each block of `BLOCKS`.
 

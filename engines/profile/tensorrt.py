@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -105,11 +106,7 @@ def _time_layers(
 ) -> tuple[tuple[OperatorTimes, ...], Arrays]:
     """The layers of one engine with their times, and its outputs."""
     graph = record.graph
-    exported = CostedGraph(bundle.graph(graph, settings.precision), graph, settings.points)
-    macs = exported.macs()
-    nodes = {
-        node.name: (block, macs.get(node.name, 0)) for node, block in zip(exported.nodes, exported.blocks, strict=True)
-    }
+    nodes = CostedGraph(bundle.graph(graph, settings.precision), graph, settings.points).blocks_and_macs()
     with ExitStack() as stack:
         gpu = Gpu()
         stack.callback(gpu.close)
@@ -125,15 +122,18 @@ def _time_layers(
 def block_of_layer(graph: str, layer: Layer, nodes: Nodes) -> str:
     """The block of a layer, by the ONNX nodes in it, else by its name.
 
-    A layer fused from nodes of several blocks belongs to the one with the most arithmetic in it.
+    A layer fused from nodes of several blocks belongs to the one with the most arithmetic in it, or with the most nodes
+    if none has any.
     """
-    arithmetic: dict[str, int] = {}
+    macs: dict[str, int] = {}
+    count: Counter[str] = Counter()
     for node in layer.nodes:
-        block, macs = nodes.get(node, (OTHER, 0))
+        block, of_node = nodes.get(node, (OTHER, 0))
         if block != OTHER:
-            arithmetic[block] = arithmetic.get(block, 0) + macs
-    if arithmetic:
-        return max(reversed(arithmetic), key=lambda block: arithmetic[block])
+            macs[block] = macs.get(block, 0) + of_node
+            count[block] += 1
+    if macs:
+        return max(reversed(macs), key=lambda block: (macs[block], count[block]))
     return block_of_name(graph, layer.name) or OTHER
 
 

@@ -14,7 +14,12 @@ OLDEST_TENSORRT = (10, 13)
 """The first version that takes strongly typed networks in the way version 11 does."""
 BEYOND_TENSORRT = (12,)
 
+OLDEST_RTX = (1, 7)
+"""The first version of TensorRT for RTX whose log was read."""
+BEYOND_RTX = (2,)
+
 INSTALL = pip_install("tensorrt")
+INSTALL_RTX = pip_install("rtx")
 
 
 def import_onnxruntime() -> Any:
@@ -34,12 +39,25 @@ def import_tensorrt() -> Any:
         BackendError: it is missing, cannot be loaded, or is a version that SPD is not written for.
     """
     trt = _import("tensorrt")
-    found = tuple(int(number) for number in re.findall(r"\d+", trt.__version__)[:2])
-    if not OLDEST_TENSORRT <= found < BEYOND_TENSORRT:
+    if not OLDEST_TENSORRT <= _release(trt) < BEYOND_TENSORRT:
         raise BackendError(
             f"TensorRT {trt.__version__} is not supported: expected 10.13 or later, before 12; {INSTALL}"
         )
     return trt
+
+
+def import_tensorrt_rtx() -> Any:
+    """The module `tensorrt_rtx`: TensorRT for RTX, whose compiler needs no GPU.
+
+    Raises:
+        BackendError: it is missing, cannot be loaded, or is a version that SPD is not written for.
+    """
+    rtx = _import("tensorrt_rtx", INSTALL_RTX)
+    if not OLDEST_RTX <= _release(rtx) < BEYOND_RTX:
+        raise BackendError(
+            f"TensorRT for RTX {rtx.__version__} is not supported: expected 1.7 or later, before 2; {INSTALL_RTX}"
+        )
+    return rtx
 
 
 def import_cuda(name: str) -> Any:
@@ -51,10 +69,15 @@ def import_cuda(name: str) -> Any:
     return _import(name)
 
 
-def _import(name: str) -> Any:
+def _release(module: Any) -> tuple[int, ...]:
+    """The first two numbers of a module's version."""
+    return tuple(int(number) for number in re.findall(r"\d+", module.__version__)[:2])
+
+
+def _import(name: str, install: str = INSTALL) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise BackendError(f"{name} is missing: {INSTALL}") from error
+        raise BackendError(f"{name} is missing: {install}") from error
     except (ImportError, OSError, RuntimeError) as error:  # a library that it links is missing or another version
-        raise BackendError(f"{name} cannot be loaded ({one_line(error)}); install it again: {INSTALL}") from error
+        raise BackendError(f"{name} cannot be loaded ({one_line(error)}); install it again: {install}") from error

@@ -55,7 +55,7 @@ def _products(graph: str, nodes: list[onnx.NodeProto]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("graph", "name", "block"),
     [
-        ("encoder", "normalisation/Cast", "stem"),
+        ("encoder", "normalisation/Cast", "normalisation"),
         ("encoder", "stem/0/Conv_nchwc", "stem"),
         ("encoder", "stages/0/blocks/2/grn/Mul", "stage 1"),
         ("encoder", "stages/3/downsample/0/Conv", "stage 4"),
@@ -110,11 +110,11 @@ def test_what_has_no_path_goes_with_its_reader_else_with_its_writer() -> None:
     assert blocks_of_nodes("encoder", nodes) == ["stem", "stem", "stem", "stem", OTHER, "neck", "neck", OTHER]
 
 
-def test_routing_is_b3bs_and_its_gather_b5s() -> None:
+def test_routing_is_a_block_and_its_gather_is_b5s() -> None:
     nodes = [
         helper.make_node("ReduceMean", ["alpha"], ["b3b/layers/1/ReduceMean"], "b3b/layers/1/ReduceMean"),
         helper.make_node("TopK", ["b3b/layers/1/ReduceMean"], ["TopK", "routes"], "TopK"),
         helper.make_node("Gather", ["l4_routed", "routes"], ["Gather"], "Gather"),
         helper.make_node("Concat", ["x", "Gather"], ["b5/Concat_2"], "b5/Concat_2"),
     ]
-    assert blocks_of_nodes("decoder", nodes) == ["B3b", "B3b", "B5", "B5"]
+    assert blocks_of_nodes("decoder", nodes) == ["B3b", "TopK", "B5", "B5"]

@@ -49,7 +49,10 @@ def test_the_traffic_of_the_real_graphs_is_within_its_bounds(exported: Path, gra
     )
     assert sum(cost.bytes for cost in single.values()) > weights
     for block, cost in single.items():
-        assert 0.5 * cost.bytes <= half[block].bytes <= 0.65 * cost.bytes or cost.bytes == 0
+        if block == "TopK":  # float32 scores and int64 indices in every precision
+            assert half[block] == cost
+        else:
+            assert 0.5 * cost.bytes <= half[block].bytes <= 0.65 * cost.bytes or cost.bytes == 0
 
 
 def write(path: Path, *, dim: str = "B") -> Path:

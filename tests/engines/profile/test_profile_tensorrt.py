@@ -90,11 +90,13 @@ def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> N
         }
     )
     layers = inspector.read_layers(text, "decoder.fp16.engine")
-    nodes = {name: (block, 1000 if "MatMul" in name else 0) for name, block in blocks.items()} | {"TopK": ("B3b", 0)}
+    nodes = {name: (block, 1000 if "MatMul" in name else 0) for name, block in blocks.items()} | {"TopK": ("TopK", 0)}
     found = [module.block_of_layer("decoder", layer, nodes) for layer in layers]
-    assert found == ["B2", "B3b", "B5", "head", "other"]
+    assert found == ["B2", "TopK", "B5", "head", "other"]
     nodes = {name: (block, 0) for name, (block, _) in nodes.items()}
-    assert module.block_of_layer("decoder", layers[0], nodes) == "B3a", "the last, where none multiplies"
+    assert module.block_of_layer("decoder", layers[0], nodes) == "B2", "the most nodes, where none multiplies"
+    del nodes["b2/layers/0/Softmax"]
+    assert module.block_of_layer("decoder", layers[0], nodes) == "B3a", "the last of several with as many"
 
 
 @pytest.mark.parametrize("runs", [[{}, {}], [{"a": 1.0}, {"a": 1.0, "b": 1.0}]])

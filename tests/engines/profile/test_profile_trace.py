@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import GraphProto, helper, numpy_helper
 
+from engines.profile.blocks import BLOCKS
 from engines.profile.cost import Cost
 from engines.profile.machine import Machine
 from engines.profile.report import summarise
@@ -98,7 +99,7 @@ def test_operators_have_their_blocks_times_and_bytes() -> None:
 
 def test_blocks_are_added_up_run_by_run() -> None:
     operators = read_trace(profile(*RUNS), "decoder", GRAPH, warm_up=1)
-    costs = dict.fromkeys(("B1", "B2", "B3a", "B3b", "B5", "head", "other"), Cost(0, 0))
+    costs = dict.fromkeys(BLOCKS["decoder"], Cost(0, 0))
     costs |= {"B2": Cost(4000, 1000), "head": Cost(2, 800)}
     summary = summarise(GraphTimes("decoder", operators, (1e-3, 3e-3, 2e-3), 4), costs, Machine(1e9, 1e8, "given"))
     assert summary.call_ms == pytest.approx(2.0)
@@ -119,7 +120,7 @@ def test_blocks_are_added_up_run_by_run() -> None:
 
 def test_a_machine_that_is_not_known_gives_no_floor() -> None:
     operators = read_trace(profile(*RUNS), "decoder", GRAPH, warm_up=1)
-    costs = dict.fromkeys(("B1", "B2", "B3a", "B3b", "B5", "head", "other"), Cost(0, 10))
+    costs = dict.fromkeys(BLOCKS["decoder"], Cost(0, 10))
     summary = summarise(GraphTimes("decoder", operators, (1e-3,), 4), costs, None)
     assert {(block.floor_ms, block.over_floor) for block in summary.blocks} == {(None, None)}
 

@@ -1,0 +1,143 @@
+"""The kernels of a compiled plan, as the builder of TensorRT for RTX lists them in its log.
+
+With detailed verbosity the log has a line for each kernel: its inputs, constants and outputs with their shapes and
+types, and the ONNX nodes that it computes. TensorRT's inspector says the same, but needs a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from engines.inspector import Layer, floating_types, layer_kind, onnx_nodes
+from spd.errors import TensorRTError
+
+BITS = {
+    "Float": 32, "Half": 16, "BFloat16": 16, "FP8": 8, "FP4": 4, "E8M0": 8,
+    "Int64": 64, "Int32": 32, "Int8": 8, "UInt8": 8, "Int4": 4, "Bool": 8,
+}  # fmt: skip
+"""Bits of an element by TensorRT's word for its type."""
+
+SYNCHRONISING = ("signal", "wait")
+"""Types of lines that are no kernels: one stream waits for another."""
+
+COPYING = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"})
+"""Parts of a generated kernel's name that compute nothing: they cast, join, copy, repeat, reshape, cut or transpose."""
+
+_LINE = re.compile(
+    r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[(.*?)\], "
+    r"TacticName: (.*?), StreamId: -?\d+(?:, EventId: -?\d+)?, Metadata: ?(.*)"
+)
+_TENSOR = re.compile(
+    r" \{ Name: ([^{}]*?), Dimensions: \[([\d,]*)\], Strides: \[[\d,]*\], StrideOrder: \[[\d,]*\], "
+    rf"Datatype: ({'|'.join(BITS)}), Format: [^{{}}]*\}}(?:,|$)"
+)
+_GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]*)+)_myl\d+_\d+")
+_SCRATCH = re.compile(r"^Max Scratch Memory: (\d+) bytes$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a kernel reads or writes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """TensorRT's word for it, a key of `BITS`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes, without gaps between rows."""
+        return math.ceil(math.prod(self.shape) * BITS[self.dtype] / 8)
+
+
+@dataclass(frozen=True)
+class Kernel(Layer):
+    """One kernel of a plan."""
+
+    tactic: str
+    """TensorRT's name for its code; empty where the GPU at hand decides."""
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    """Weights and tables."""
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that it reads and writes; a tensor that is listed twice counts twice."""
+        return sum(tensor.nbytes for tensor in (*self.inputs, *self.constants, *self.outputs))
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether it computes nothing; a kernel whose name TensorRT has cut short (`Etc`) is not known to."""
+        found = _GENERATED.fullmatch(self.name)
+        return found is not None and COPYING.issuperset(re.findall("[A-Z][a-z0-9]*", found[1]))
+
+
+def read_kernels(log: str, graph: str) -> tuple[Kernel, ...]:
+    """The kernels of a plan, in TensorRT's order.
+
+    Args:
+        log: every message of the builder, verbose ones too, each from the beginning of a line.
+        graph: what was built, for messages.
+
+    Raises:
+        TensorRTError: there are none, or a line is not of the known form.
+    """
+    lines = [line for line in log.split("\n") if line.startswith("Name: ")]
+    found = [_kernel(line, graph) for line in lines]
+    kernels = tuple(kernel for kernel in found if kernel.type not in SYNCHRONISING)
+    if not kernels:
+        raise TensorRTError(
+            f"the log of the builder lists no kernels of {graph} among {len(log.splitlines())} lines, expected lines "
+            "that begin with 'Name: '; this version of spd-depth reads the log of TensorRT for RTX 1.7"
+        )
+    return kernels
+
+
+def read_scratch(log: str, graph: str) -> int:
+    """Bytes of scratch memory that a context of the plan needs; the arguments are those of `read_kernels`.
+
+    Raises:
+        TensorRTError: the log does not say.
+    """
+    found = _SCRATCH.search(log)
+    if found is None:
+        raise TensorRTError(
+            f"the log of the builder does not say the scratch memory of {graph}, expected a line 'Max Scratch Memory'; "
+            "this version of spd-depth reads the log of TensorRT for RTX 1.7"
+        )
+    return int(found[1])
+
+
+def _kernel(line: str, graph: str) -> Kernel:
+    """The kernel, signal or wait that a line describes."""
+    found = _LINE.fullmatch(line)
+    rest = line if found is None else "".join(_TENSOR.sub("", text) for text in found.group(3, 4, 5))
+    if found is None or rest:
+        raise TensorRTError(
+            f"the log of the builder describes a kernel of {graph} in another form than that of TensorRT for RTX 1.7, "
+            f"which this version of spd-depth reads: {rest[:200]!r} in {line[:200]!r}"
+        )
+    name, layer_type, *listed, tactic, metadata = found.groups()
+    inputs, constants, outputs = (_tensors(text) for text in listed)
+    nodes = onnx_nodes(metadata)
+    return Kernel(
+        name=name,
+        type=layer_type,
+        kind=layer_kind(layer_type, name, nodes),
+        nodes=nodes,
+        dtypes=floating_types(tensor.dtype for tensor in (*inputs, *constants, *outputs)),
+        tactic=tactic,
+        inputs=inputs,
+        constants=constants,
+        outputs=outputs,
+    )
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(name, tuple(int(size) for size in shape.split(",") if size), dtype)
+        for name, shape, dtype in _TENSOR.findall(text)
+    )

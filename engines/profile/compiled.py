@@ -1,0 +1,275 @@
+"""What the graphs of a bundle become on a GPU, without one: the kernels that TensorRT for RTX compiles them to.
+
+The kernels are counted, with the bytes that they read and write, by the paper's blocks. Nothing is run, so there are no
+times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.kernels import Kernel, Tensor
+from engines.profile.blocks import BLOCKS, OTHER, blocks_by_neighbours
+from engines.profile.cost import Cost, CostedGraph
+from engines.profile.tensorrt import Nodes, block_of_layer
+from engines.progress import BuildState, watch
+from engines.rtx import DEFAULT_COMPUTE_CAPABILITY, CompiledGraph, compile_graph, rtx_compiler
+from spd.bundle import GRAPHS, Bundle, open_bundle
+from spd.commands.progress import Phases
+from spd.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+
+LARGEST = 10
+"""Kernels that are shown one by one."""
+
+
+@dataclass(frozen=True)
+class KernelCount:
+    """Some kernels, counted."""
+
+    kernels: int
+    bytes: int
+    """What they read and write."""
+    moving_kernels: int
+    """Those of them that compute nothing: they copy, cast, reshape or transpose."""
+    moving_bytes: int
+
+    @classmethod
+    def of(cls, kernels: Iterable[Kernel]) -> KernelCount:
+        """Count kernels."""
+        kernels = list(kernels)
+        moving = [kernel for kernel in kernels if kernel.only_moves]
+        return cls(len(kernels), _nbytes(kernels), len(moving), _nbytes(moving))
+
+
+@dataclass(frozen=True)
+class GraphKernels:
+    """One graph, compiled."""
+
+    graph: str
+    """encoder or decoder."""
+    points: int
+    """K; 0 for an encoder."""
+    compiled: CompiledGraph
+    blocks: tuple[str, ...]
+    """The block of each kernel."""
+    costs: Mapping[str, Cost]
+    """What each block cannot do without, counted on the exported graph."""
+
+    @property
+    def total(self) -> KernelCount:
+        """All kernels."""
+        return KernelCount.of(self.compiled.kernels)
+
+    @property
+    def total_cost(self) -> Cost:
+        """Of all blocks; what one block hands to the next counts for both."""
+        costs = self.costs.values()
+        return Cost(sum(cost.macs for cost in costs), sum(cost.bytes for cost in costs))
+
+    def by_block(self) -> dict[str, KernelCount]:
+        """The kernels of each block that has any, in the order in which blocks run."""
+        pairs = list(zip(self.compiled.kernels, self.blocks, strict=True))
+        return {
+            block: KernelCount.of(kernel for kernel, own in pairs if own == block)
+            for block in BLOCKS[self.graph]
+            if block in self.blocks
+        }
+
+    def largest(self) -> list[tuple[Kernel, str]]:
+        """The kernels that move the most bytes, each with its block."""
+        pairs = zip(self.compiled.kernels, self.blocks, strict=True)
+        return sorted(pairs, key=lambda pair: pair[0].nbytes, reverse=True)[:LARGEST]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "graph": self.graph,
+            "points": self.points,
+            **asdict(self.total),
+            "scratch_bytes": self.compiled.scratch_bytes,
+            "plan_bytes": len(self.compiled.plan),
+            "macs": self.total_cost.macs,
+            "blocks": [
+                {
+                    "block": block,
+                    **asdict(count),
+                    "macs": self.costs[block].macs,
+                    "least_bytes": self.costs[block].bytes,
+                }
+                for block, count in self.by_block().items()
+            ],
+            "list": [
+                {
+                    "name": kernel.name,
+                    "type": kernel.type,
+                    "tactic": kernel.tactic,
+                    "block": block,
+                    "bytes": kernel.nbytes,
+                    "only_moves": kernel.only_moves,
+                    **{key: [asdict(t) for t in getattr(kernel, key)] for key in ("inputs", "constants", "outputs")},
+                    "nodes": list(kernel.nodes),
+                }
+                for kernel, block in zip(self.compiled.kernels, self.blocks, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class CompiledBundle:
+    """Both graphs of a bundle, compiled."""
+
+    bundle: Bundle
+    precision: str
+    compiler: str
+    """Such as TensorRT for RTX 1.7.1.116."""
+    compute_capability: str
+    graphs: tuple[GraphKernels, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        manifest = self.bundle.manifest
+        return {
+            "bundle": manifest.name,
+            "preset": manifest.preset,
+            "size": [manifest.height, manifest.width],
+            "weights_sha256": manifest.weights_sha256,
+            "precision": self.precision,
+            "compiler": self.compiler,
+            "compute_capability": self.compute_capability,
+            "run": False,
+            "graphs": [graph.as_dict() for graph in self.graphs],
+        }
+
+
+def compile_bundle(
+    path: Path, precision: str, points: int, phases: Phases, compute_capability: str = DEFAULT_COMPUTE_CAPABILITY
+) -> CompiledBundle:
+    """Compile both graphs of a bundle for one image and K points.
+
+    Args:
+        path: a bundle, or a folder that holds one.
+        precision: fp32, fp16 or bf16.
+        points: K.
+        phases: is told what goes on.
+        compute_capability: one of `engines.rtx.COMPUTE_CAPABILITIES`.
+
+    Raises:
+        BackendError: TensorRT for RTX or onnx is missing, or the capability is not one that it compiles for.
+        BundleError: the bundle has no such precision, or a graph of it is missing or changed.
+        ExportError: TensorRT for RTX cannot compile a graph.
+        InputError: K is larger than the bundle takes.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    bundle = open_bundle(path)
+    limit = bundle.manifest.max_points
+    if points > limit:
+        raise InputError(f"K = {points} is too large for {bundle.path}, which takes 1 to {limit} points a call")
+    files = {graph: bundle.graph(graph, precision) for graph in GRAPHS}
+    compiler = rtx_compiler(compute_capability)
+    exported = {graph: CostedGraph(file, graph, points) for graph, file in files.items()}
+    contract = bundle.manifest.contract
+    inputs = {"encoder": contract.encoder_inputs, "decoder": contract.decoder_inputs}
+    graphs = []
+    for graph, file in files.items():
+        count, state = points if graph == "decoder" else 0, BuildState()
+        compiled = watch(
+            f"compiling {graph} {precision} for compute capability {compute_capability}",
+            partial(compile_graph, file, inputs[graph], state, count, compiler),
+            state,
+            phases,
+        )
+        blocks = kernel_blocks(graph, compiled.kernels, exported[graph].blocks_and_macs())
+        graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), exported[graph].costs()))
+    return CompiledBundle(bundle, precision, compiler.name, compute_capability, tuple(graphs))
+
+
+def kernel_blocks(graph: str, kernels: Iterable[Kernel], nodes: Nodes) -> list[str]:
+    """The block of each kernel: by its ONNX nodes, or where TensorRT lists none, that of the kernel that reads it.
+
+    Args:
+        graph: encoder or decoder.
+        kernels: in TensorRT's order.
+        nodes: of the exported graph.
+    """
+    kernels = list(kernels)
+    found = [block_of_layer(graph, kernel, nodes) for kernel in kernels]
+    own = [None if block == OTHER else block for block in found]
+    return blocks_by_neighbours(own, [(_names(kernel.inputs), _names(kernel.outputs)) for kernel in kernels])
+
+
+def show(report: CompiledBundle, console: Console) -> None:
+    """Print two tables for each graph, blocks and the largest kernels, and what to know of them."""
+    from rich.table import Table  # 60 ms that JSON does not need
+
+    for graph in report.graphs:
+        at, total = f", K = {graph.points}" if graph.points else "", graph.total
+        console.print(
+            f"{graph.graph} {report.precision}{at}: compiled, not run, for compute capability "
+            f"{report.compute_capability} by {report.compiler}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        blocks = Table()
+        for column in ("block", "kernels", "MB moved", "MB", "x MB", "MMAC", "only move", "MB by these"):
+            blocks.add_column(column, justify="left" if column == "block" else "right", no_wrap=True)
+        for block, count in graph.by_block().items():
+            blocks.add_row(*_cells(block, count, graph.costs[block]))
+        blocks.add_section()
+        blocks.add_row(*_cells("total", total, graph.total_cost))
+        largest = Table(title=f"The {LARGEST} largest kernels of the {graph.graph}", title_justify="left")
+        for column in ("MB moved", "block", "kernel", "reads", "writes"):
+            justify: JustifyMethod = "right" if column == "MB moved" else "left"
+            largest.add_column(column, justify=justify, no_wrap=True, max_width=48)
+        for kernel, block in graph.largest():
+            reads, writes = _shapes((*kernel.inputs, *kernel.constants)), _shapes(kernel.outputs)
+            largest.add_row(f"{kernel.nbytes / 1e6:.2f}", block, kernel.name, reads, writes)
+        console.print(blocks, largest)
+        console.print(
+            f"{total.moving_kernels} of {total.kernels} kernels only copy, cast, reshape or transpose: "
+            f"{total.moving_bytes / 1e6:.2f} of {total.bytes / 1e6:.2f} MB. Scratch memory: "
+            f"{graph.compiled.scratch_bytes / 1e6:.1f} MB for each context. "
+            f"Plan: {len(graph.compiled.plan) / 1e6:.1f} MB.",
+            soft_wrap=True,
+            highlight=False,
+        )
+    console.print(
+        "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
+        "leaves the block.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _cells(name: str, count: KernelCount, cost: Cost) -> tuple[str, ...]:
+    return (
+        name,
+        str(count.kernels),
+        f"{count.bytes / 1e6:.2f}",
+        f"{cost.bytes / 1e6:.2f}",
+        f"{count.bytes / cost.bytes:.1f}" if cost.bytes else "",
+        f"{cost.macs / 1e6:.1f}",
+        str(count.moving_kernels),
+        f"{count.moving_bytes / 1e6:.2f}",
+    )
+
+
+def _shapes(tensors: Iterable[Tensor]) -> str:
+    """The largest of some tensors, and how many more there are, such as `1x256x92x192 Half + 3`."""
+    first, *rest = sorted(tensors, key=lambda tensor: tensor.nbytes, reverse=True)
+    text = f"{'x'.join(map(str, first.shape))} {first.dtype}"
+    return f"{text} + {len(rest)}" if rest else text
+
+
+def _names(tensors: Iterable[Tensor]) -> list[str]:
+    return [tensor.name for tensor in tensors]
+
+
+def _nbytes(kernels: Iterable[Kernel]) -> int:
+    return sum(kernel.nbytes for kernel in kernels)
