@@ -13,7 +13,7 @@ from torch import Tensor
 from spd.bundle.gate import REFERENCE_POINTS, UNDECIDED, check_images, check_points
 from spd.bundle.reference import Reference
 from spd.models import SPD
-from spd.utils.float32 import true_float32
+from spd.utils.exact import true_float32
 
 CHUNK = 256
 """Points that the model answers at once: 25 MB of tokens instead of 600."""

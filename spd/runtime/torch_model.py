@@ -13,7 +13,7 @@ from spd.checkpoint import NETWORKS, load_checkpoint
 from spd.config import DEFAULT_SIZE, check_size
 from spd.errors import BackendError
 from spd.runtime.backend import Backend
-from spd.utils.float32 import true_float32
+from spd.utils.exact import true_float32
 
 
 class TorchBackend(Backend):
