@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spd.bundle.gate import CHUNK, REFERENCE_POINTS, UNDECIDED, check_images, check_points
 from spd.models import SPD
+from spd.utils.exact import true_float32
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def make_reference(model: SPD, height: int, width: int, max_points: int, tick: C
 
     hook = model.b3b.register_forward_hook(keep_margin)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             cache = model.encode(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
             for start in range(0, count, CHUNK):
                 tick(start / count)

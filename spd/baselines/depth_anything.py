@@ -113,8 +113,10 @@ class DepthAnything:
         """
         import torch  # as above
 
+        from spd.utils.exact import true_float32  # as above
+
         shown = read_image(image)
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             dense_1HW = self.model(self.preprocess(shown)).predicted_depth
         return DenseScene(dense_1HW[0].float().cpu().numpy(), shown.width, shown.height, self.relative)
 

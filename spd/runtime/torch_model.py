@@ -13,6 +13,7 @@ from spd.checkpoint import NETWORKS, load_checkpoint
 from spd.config import DEFAULT_SIZE, check_size
 from spd.errors import BackendError
 from spd.runtime.backend import Backend
+from spd.utils.exact import true_float32
 
 
 class TorchBackend(Backend):
@@ -41,13 +42,13 @@ class TorchBackend(Backend):
 
     def encode(self, image: NDArray[np.uint8]) -> Any:
         """As in `Backend`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             image_BHW3 = torch.from_numpy(image).to(self._device)
             return self._model.encode(image_BHW3.permute(0, 3, 1, 2) / 255)
 
     def decode(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `Backend`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             depth, _ = self._model.decode(cache, torch.from_numpy(points).to(self._device))
         result: NDArray[np.float32] = depth.cpu().numpy()
         return result
