@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageEnhance
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import ColorJitter
 
 from spd.data.pairs import Pair
 from spd.preprocess import PAD_COLOUR, Letterbox
@@ -89,24 +91,7 @@ def place(pair: Pair, height: int, width: int, placement: Placement = CENTRED) -
 
 def jitter_colours(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Random brightness, contrast, saturation and hue, in random order (paper 7.3): uint8 [H, W, 3] to the same."""
-    amounts = (
-        rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS),
-        rng.uniform(1 - CONTRAST, 1 + CONTRAST),
-        rng.uniform(1 - SATURATION, 1 + SATURATION),
-        rng.uniform(-HUE, HUE),
-    )
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    changed = Image.fromarray(image)
-    for index in rng.permutation(len(amounts)):
-        if index < len(enhancers):
-            changed = enhancers[index](changed).enhance(amounts[index])
-        else:
-            changed = _turn_hue(changed, amounts[index])
-    return np.asarray(changed)
-
-
-def _turn_hue(image: Image.Image, share: float) -> Image.Image:
-    """Turn all colours by a share of the circle, in 256 steps."""
-    hue, saturation, value = image.convert("HSV").split()
-    turned = hue.point([(level + round(256 * share)) % 256 for level in range(256)])
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    jitter = ColorJitter(BRIGHTNESS, CONTRAST, SATURATION, HUE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        return np.asarray(jitter(Image.fromarray(image)))
