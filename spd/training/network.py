@@ -1,4 +1,4 @@
-"""The network that a run begins with."""
+"""The network at the start of a run."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from spd.training.settings import Settings
 
 @dataclass(frozen=True)
 class Start:
-    """Where the first weights come from; what is not named is random, by the seed."""
+    """Where the first weights come from; the rest is random and depends on the seed."""
 
     pretrained: bool = True
-    """Take the backbone's from ImageNet; timm downloads them unless `backbone` is given."""
+    """ImageNet weights for the backbone; timm downloads them unless `backbone` is given."""
     backbone: Path | None = None
     """File with timm's ImageNet weights."""
     init: Path | None = None
-    """Checkpoint to take all weights from, instead of the above."""
+    """Checkpoint with all weights, used instead of the above."""
 
 
 def new_network(settings: Settings, start: Start) -> Network:
     """The network before the first step, on the CPU, in training mode.
 
     Raises:
-        CheckpointError: weights cannot be read, do not fit, or cannot be downloaded.
+        CheckpointError: weights are unreadable, of another network, or not available for download.
     """
     torch.manual_seed(settings.seed)
     network = NETWORKS[settings.network](settings.config)
     if start.init is not None:
-        network.load_state_dict(_initial(settings, start.init))
+        network.load_state_dict(_weights_from_checkpoint(settings, start.init))
     elif start.pretrained:
         name = settings.config.backbone
         if start.backbone is None:
-            _load(network, _downloaded(name), f"timm's {name}")
+            _load_backbone(network, _imagenet_weights(name), f"timm's {name}")
         else:
-            _load(network, _from_file(start.backbone), str(start.backbone))
+            _load_backbone(network, _imagenet_weights_in(start.backbone), str(start.backbone))
     return network.train()
 
 
-def _initial(settings: Settings, path: Path) -> Mapping[str, Tensor]:
+def _weights_from_checkpoint(settings: Settings, path: Path) -> Mapping[str, Tensor]:
     checkpoint = load_checkpoint(path, networks=(settings.network,))
     if checkpoint.config != settings.config:
         name = preset_name(checkpoint.config) or "a network of other widths"
@@ -57,7 +57,7 @@ def _initial(settings: Settings, path: Path) -> Mapping[str, Tensor]:
     return checkpoint.model.state_dict()
 
 
-def _downloaded(name: str) -> Mapping[str, Tensor]:
+def _imagenet_weights(name: str) -> Mapping[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, features_only=True).state_dict()
     except (OSError, RuntimeError) as error:
@@ -67,13 +67,13 @@ def _downloaded(name: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _from_file(path: Path) -> Mapping[str, Tensor]:
+def _imagenet_weights_in(path: Path) -> Mapping[str, Tensor]:
     """The weights in a file that timm published, under the names that timm gives them in a feature extractor."""
     weights = state_dict(read(path).weights, path)
     return {re.sub(r"^(stem|stages)\.(\d+)\.", r"\1_\2.", name): tensor for name, tensor in weights.items()}
 
 
-def _load(network: Network, weights: Mapping[str, Tensor], source: str) -> None:
+def _load_backbone(network: Network, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy into the backbone, whose dense layers timm keeps as 1x1 convolutions in some variants."""
     expected = network.encoder.backbone.state_dict()
     found = {name: weight.flatten(1) if weight.shape[2:] == (1, 1) else weight for name, weight in weights.items()}
