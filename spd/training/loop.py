@@ -18,13 +18,13 @@ from spd.data.sources import open_pairs
 from spd.errors import TrainingError, one_line
 from spd.training.loader import Loader, Reading, training_batches, validation_batches
 from spd.training.log import Log, Skipped
-from spd.training.machine import has_bf16, launch, precision_of
+from spd.training.machine import Exact, has_bf16, launch, precision_of
 from spd.training.network import Start, new_network
 from spd.training.samples import Batch, epoch_length
 from spd.training.settings import Settings
 from spd.training.state import LAST, State, new_state
 from spd.training.stop import StopRequest
-from spd.training.validation import total, unit, validate
+from spd.training.validation import total, validate
 from spd.utils.losses import silog
 
 if TYPE_CHECKING:
@@ -140,23 +140,6 @@ def _torch_errors_in_one_line(settings: Settings) -> Iterator[None]:
         else:
             raise
         raise TrainingError(message) from error
-
-
-class Exact(nn.Module):
-    """The network with points as integers, for Fabric to wrap.
-
-    In mixed precision Fabric rounds floating-point arguments to bfloat16, where a point is up to 2 pixels off. It does
-    not change integers.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image_B3HW: Tensor, bits_BK2: Tensor) -> Tensor:
-        """Depth in metres [B, K], for uint8 images [B, 3, H, W] and the bits of float32 points (u, v), int32."""
-        depth_BK: Tensor = self.network(unit(image_B3HW), bits_BK2.view(torch.float32))
-        return depth_BK
 
 
 class _Run:

@@ -15,10 +15,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 from torch.distributed import is_torchelastic_launched
 
 from spd.errors import BackendError, one_line
 from spd.runtime.machine import cores
+from spd.training.validation import unit
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """Fabric's names. Mixed float16 is left out: it needs a loss scale, and checkpoints hold none."""
@@ -136,3 +138,20 @@ def _fabric_errors_in_one_line(accelerator: str) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise BackendError(f"cannot train on {accelerator}: {one_line(error, whole=True)}") from error
+
+
+class Exact(nn.Module):
+    """The network with points as integers, for Fabric to wrap.
+
+    In mixed precision Fabric rounds floating-point arguments to bfloat16, where a point is up to 2 pixels off. It does
+    not change integers.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_B3HW: Tensor, bits_BK2: Tensor) -> Tensor:
+        """Depth in metres [B, K], for uint8 images [B, 3, H, W] and the bits of float32 points (u, v), int32."""
+        depth_BK: Tensor = self.network(unit(image_B3HW), bits_BK2.view(torch.float32))
+        return depth_BK

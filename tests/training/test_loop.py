@@ -19,7 +19,8 @@ from training_support import BASELINE, metrics, run
 from spd.data.rooms import RoomPairs
 from spd.errors import TrainingError
 from spd.training import loop
-from spd.training.loop import Exact, train
+from spd.training.loop import train
+from spd.training.machine import Exact
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
 from spd.training.state import BEST, LAST, read_last
 from spd.utils.losses import silog
