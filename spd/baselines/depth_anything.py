@@ -115,7 +115,7 @@ class DepthAnything:
         """
         import torch  # as above
 
-        from spd.utils.exact import true_float32
+        from spd.utils.exact import true_float32  # as above
 
         shown = read_image(image)
         with torch.inference_mode(), true_float32():

@@ -1,4 +1,4 @@
-"""The command `spd-train`. Nothing heavy is imported before it is needed, so that --help and refusals are instant."""
+"""The command `spd-train`. Heavy packages are imported late: --help and refusals are instant."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Examples:
   spd-train --resume --out runs/nyu
   spd-export --ckpt runs/nyu/model.pt --out engines/
 
-The first Ctrl-C or SIGTERM ends the run after the step under way, ready for --resume; the second ends it at once. A
-run that was killed resumes from its last checkpoint, and computes again what it would have.
+The first Ctrl-C or SIGTERM ends the run after the current step, ready for --resume. The second ends it at once. A run
+that was killed resumes from its last checkpoint and computes the same numbers again.
 
-Several GPUs of a machine are used without being asked. `torchrun --nproc-per-node 4 -m spd.commands.train ...` and
-`fabric run --devices 4 $(which spd-train) ...` decide on processes themselves.
+All GPUs of a machine are used by default. `torchrun --nproc-per-node 4 -m spd.commands.train ...` and
+`fabric run --devices 4 $(which spd-train) ...` set the number of processes themselves.
 """
 
 FOR_A_NEW_RUN = {
@@ -45,7 +45,7 @@ DEFAULT = Settings()
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _devices(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+def _parse_devices(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     """Read "auto" as None."""
     if value == "auto":
         return None
@@ -55,7 +55,7 @@ def _devices(ctx: click.Context, param: click.Parameter, value: str) -> int | No
 
 
 def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
-    """An option for the field of `Settings` of that name."""
+    """The option for a field of `Settings`, with its name, type and default."""
     default = getattr(DEFAULT, name)
     options.setdefault("type", int if default is None else type(default))
     return click.option(f"--{name.replace('_', '-')}", name, default=default, help=help_text, **options)
@@ -78,7 +78,7 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @click.option(
     "--data", default=ROOMS, metavar="rooms|PATH", help="Rendered rooms, or NYU Depth V2 in any of its usual layouts."
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, with its own settings.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out with its own settings.")
 @_setting("network", "What to train; bilinear-mlp is the paper's baseline.", type=click.Choice(NETWORKS))
 @_setting("preset", "Widths of the network.", type=click.Choice(list(PRESETS)))
 @click.option(
@@ -90,30 +90,32 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 )
 @_setting("batch", "Images per process and step.")
 @_setting("points", "Queries per image, K_train.")
-@_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
+@_setting("edge_share", "Share of the queries that lie on depth edges; the paper's option is 0.3.")
 @_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
 @_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
-@_setting("lambda_var", "lambda of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
+@_setting("lambda_var", "Scale term of the SILog loss, 0 to 1: 1 ignores the scale of an image, 0 counts it in full.")
 @_setting(
     "optimizer",
-    "muon takes the matrices of dense layers, and leaves the rest to adamw.",
+    "Optimizer; muon trains the matrices of dense layers and adamw everything else.",
     type=click.Choice(OPTIMIZERS),
 )
-@_setting("lr", "Learning rate at its highest, for everything but the backbone.")
-@_setting("encoder_lr_scale", "Learning rate of the backbone over --lr; 1 suits --no-pretrained.")
-@_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
-@_setting("warmup", "Steps in which the learning rate rises.")
+@_setting("lr", "Peak learning rate of everything but the backbone.")
+@_setting("encoder_lr_scale", "Learning rate of the backbone as a multiple of --lr; 1 suits --no-pretrained.")
+@_setting("final_lr_scale", "Last learning rate as a multiple of the peak.")
+@_setting("warmup", "Steps over which the learning rate rises to its peak.")
 @_setting("weight_decay", "Weight decay of the optimizer.")
-@_setting("dropout", "Share dropped in self- and cross-attention; 0 suits data without end, such as rooms.")
-@_setting("clip", "Largest norm of the gradient.")
-@_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
-@_setting("seed", "Seed of weights, order, augmentation, queries and dropout.")
-@click.option(
-    "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
+@_setting("dropout", "Dropout in self- and cross-attention; 0 suits unlimited data such as rooms.")
+@_setting("clip", "Largest norm of the gradient; a larger one is scaled down.")
+@_setting(
+    "ema", "Decay per step of a moving average of the weights, which is validated and kept instead of them; 0: none."
 )
-@_setting("holes", "Rooms with the holes and the noise of a Kinect.", is_flag=True)
-@_setting("overfit", "Train and validate on the first N pairs only, to see that the loss can fall.", metavar="N")
-@_setting("val_images", "Images to validate on, from the data's test split.")
+@_setting("seed", "Seed of the weights, the order of the data, augmentation, queries and dropout.")
+@click.option(
+    "--augment/--no-augment", default=True, help="Flip, resize, crop and jitter colours; rooms vary in shape only."
+)
+@_setting("holes", "Render rooms with the holes and the noise of a Kinect.", is_flag=True)
+@_setting("overfit", "Train and validate on the first N pairs only, to check that the loss can fall.", metavar="N")
+@_setting("val_images", "Number of validation images, from the test split.")
 @_setting("val_every", "Steps between validations.")
 @_setting("log_every", "Steps per row of metrics.csv.")
 @_setting("save_every", "Steps between checkpoints to resume from.")
@@ -125,38 +127,44 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
     "backbone",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Take the ImageNet weights from this file of timm's instead.",
+    help="Read timm's ImageNet weights from this file instead.",
 )
 @click.option(
     "--init",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Start all weights from this checkpoint.",
+    help="Take all first weights from this checkpoint.",
 )
 @click.option(
-    "--accelerator", default="auto", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="What to train on."
+    "--accelerator", default="auto", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="Hardware to train on."
 )
 @click.option(
-    "--devices", default="auto", callback=_devices, metavar="N|auto", help="GPUs, or processes on a CPU, per machine."
+    "--devices",
+    default="auto",
+    callback=_parse_devices,
+    metavar="N|auto",
+    help="GPUs per machine, or processes on a CPU.",
 )
 @click.option(
     "--nodes",
     default=1,
     type=click.IntRange(1),
-    help="Machines. The command runs on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment.",
+    help="Number of machines. Run the command on each, with NODE_RANK, MASTER_ADDR and MASTER_PORT set.",
 )
 @click.option(
     "--precision",
     default="auto",
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="auto: bf16 mixed, where the device has it.",
+    help="auto: mixed bf16 where the device supports it, else fp32.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Processes of each process that prepare batches.  [default: one per core but one, at most 8]",
+    help="Processes that prepare batches, for each training process.  [default: one per core but one, at most 8]",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.  [default: all cores, shared]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads of each training process.  [default: all cores, shared]"
+)
 @click.version_option(__version__, "--version", prog_name="spd-train")
 @click.pass_context
 def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int], **options: Any) -> None:
@@ -183,23 +191,27 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
 
     saved = read_last(folder) if resume else None
     if saved is not None:
-        settings = _resumed(ctx, settings, Settings.from_dict(saved["settings"]))
+        settings = _settings_of_resumed_run(ctx, settings, Settings.from_dict(saved["settings"]))
     elif (folder / LAST).exists():
-        raise InputError(f"{folder} holds a run already; go on with it with --resume, or give another --out")
+        raise InputError(f"{folder} already holds a run; continue it with --resume, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
 
     fabric = fabric_for(Machine(**machine), (saved or {}).get("begun", {}))
     workers = default_workers(fabric) if workers is None else workers
     state = train(settings, folder, fabric, workers, Start(**start) if saved is None else saved)
     if fabric.is_global_zero:
-        _report(state, folder)
+        _report_result(state, folder)
     # The process that started others kills all where one of those fails, maybe while it still writes.
     if state.stopped and fabric.local_rank == 0:
         ctx.exit(INTERRUPTED)
 
 
-def _resumed(ctx: click.Context, given: Settings, saved: Settings) -> Settings:
-    """The settings of the run in the folder, unless the command line says otherwise; data on disk may have moved."""
+def _settings_of_resumed_run(ctx: click.Context, given: Settings, saved: Settings) -> Settings:
+    """The saved settings; the path of data on disk may be a new one.
+
+    Raises:
+        InputError: an option contradicts them.
+    """
     names = {"size": ("height", "width")}
     for parameter in ctx.params:
         if ctx.get_parameter_source(parameter) != ParameterSource.COMMANDLINE:
@@ -210,12 +222,12 @@ def _resumed(ctx: click.Context, given: Settings, saved: Settings) -> Settings:
                 saved = replace(saved, data=given.data)
             elif value != kept:
                 raise InputError(
-                    f"the run was begun with {name} {kept}, and --resume goes on with it, not with {value}"
+                    f"the run was started with {name} {kept} and --resume keeps it; leave out {name} {value}"
                 )
     return saved
 
 
-def _report(state: State, folder: Path) -> None:
+def _report_result(state: State, folder: Path) -> None:
     from spd.training.state import BEST
 
     progress = state.progress
@@ -223,7 +235,7 @@ def _report(state: State, folder: Path) -> None:
     if progress.best_step:
         note(f"{folder / BEST}: AbsRel {progress.best_abs_rel:.4f} at step {progress.best_step:,}{skipped}")
     if state.stopped:
-        note(f"stopped after step {progress.step:,}; go on with: spd-train --resume --out {folder}")
+        note(f"stopped after step {progress.step:,}; continue with: spd-train --resume --out {folder}")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ class Pair:
 
 
 class Pairs(Protocol):
-    """A data set. Reading a pair depends on nothing but its index, so that workers can share one."""
+    """A data set. Reading a pair depends on its index only: several workers can read one."""
 
     title: str
     """Data set, layout and split in a few words, for logs and tables."""
     rendered: bool
-    """Whether pairs are made rather than read, so that no pair has to come twice in training."""
+    """Whether pairs are rendered rather than read; then training never needs a pair twice."""
 
     @property
     def description(self) -> str:
@@ -45,5 +45,5 @@ class Pairs(Protocol):
         """Read one pair.
 
         Raises:
-            DataError: its files cannot be used; names the file.
+            DataError: a file is missing or broken; names it.
         """

@@ -1,4 +1,4 @@
-"""From what a user writes after `--data` to a data set."""
+"""From the value of `--data` to a data set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_pairs(
         holes: measure rooms as a structured-light sensor does, see `render_room`.
 
     Raises:
-        DataError: there is nothing at the path, or nothing that is known.
+        DataError: the path does not exist or holds no known layout.
     """
     if data == ROOMS:
         from spd.data.rooms.pairs import RoomPairs  # not needed for data on disk

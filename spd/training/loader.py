@@ -1,8 +1,8 @@
-"""Batches in their order, prepared by processes beside the training.
+"""Batches in order, prepared by processes beside the training.
 
-Batches come through pipes, one for each process. torch's DataLoader takes shared memory, of which a container has 64 MB
-by default: 8 batches of 8 images of 480x640 are 59 MB. Where it is full, or where a process dies, a pipe says so at
-once, and torch's loader waits for a batch that never comes.
+Each process sends its batches through a pipe, which ends with the process. torch's DataLoader uses shared memory. A
+container has 64 MB of that by default, and a batch of 8 images of 480x640 takes 7.4 MB. A batch that finds no room is
+lost there, and the training waits for it for ever.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ LOOK_EVERY = 0.2
 """Seconds between two looks at whether a batch is still wanted."""
 
 LAST_STEP = 120
-"""Seconds for which a worker that gets SIGTERM goes on, so that the step under way gets its batch."""
+"""Seconds that a worker runs on after SIGTERM: the current step may need its batch."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the processes of a run share the data."""
+    """Share of this process in the data, and how it is read."""
 
     rank: int = 0
-    """Number of this process among `world`."""
+    """Index of this process among `world`."""
     world: int = 1
-    """Processes that train."""
+    """Number of training processes."""
     workers: int = 0
-    """Processes of this process that prepare batches; 0 prepares them in between."""
+    """Processes that prepare batches for this one; with 0 it prepares them itself, between steps."""
     pin: bool = False
-    """Put batches where a GPU copies them from by itself."""
+    """Put batches into pinned memory, from where a GPU copies them without waiting."""
 
 
 class Loader:
-    """The batches of a process, again and again; use it in a `with`, which ends the workers."""
+    """The batches of a process, in one or more passes. For a `with`, whose end stops the workers."""
 
     def __init__(self, samples: Samples, numbers: Iterable[list[int]], reading: Reading) -> None:
         """Start the workers, which begin at once.
@@ -83,7 +83,7 @@ class Loader:
             unwanted: asked while a worker is waited for; ends the pass where it says yes.
 
         Raises:
-            DataError: the data cannot be used.
+            DataError: too many pairs are broken.
             TrainingError: a worker died.
         """
         for index, numbers in enumerate(self.numbers):
@@ -95,7 +95,7 @@ class Loader:
                 return
             if isinstance(batch, DataError):
                 raise batch
-            yield _pinned(batch) if self.pin else batch
+            yield _in_pinned_memory(batch) if self.pin else batch
 
 
 def training_batches(pairs: Pairs, settings: Settings, step: int, reading: Reading) -> Loader:
@@ -121,18 +121,18 @@ def validation_batches(pairs: Pairs, settings: Settings, reading: Reading) -> Lo
 
 
 class _Worker:
-    """A process that prepares every so many-th batch, and this end of its pipe."""
+    """A process that prepares every `step`-th batch, and the receiving end of its pipe."""
 
     def __init__(self, samples: Samples, numbers: Iterable[list[int]], first: int, step: int) -> None:
         self._receiver, sender = multiprocessing.Pipe(duplex=False)
         self._process = multiprocessing.Process(
-            target=_prepare, args=(sender, samples, numbers, first, step), daemon=True
+            target=_send_batches, args=(sender, samples, numbers, first, step), daemon=True
         )
         self._process.start()
         sender.close()  # so that the pipe ends with the process
 
     def receive(self, unwanted: Callable[[], bool]) -> Batch | DataError | None:
-        """The next batch, an error in its place, or None if it is not wanted any more.
+        """The next batch, an error in its place, or None if it is no longer wanted.
 
         Raises:
             TrainingError: the process died.
@@ -145,28 +145,28 @@ class _Worker:
         except (EOFError, OSError) as error:
             self._process.join()
             raise TrainingError(
-                f"a process that prepares batches died ({_ending(self._process.exitcode)}); if memory ran out, "
-                "--resume with fewer --workers"
+                f"a process that prepares batches died ({_exit_description(self._process.exitcode)}); "
+                "if memory ran out, --resume with fewer --workers"
             ) from error
-        return received if isinstance(received, DataError) else _tensors(received)
+        return received if isinstance(received, DataError) else _to_tensors(received)
 
     def end(self) -> None:
-        """End the process: it holds nothing that has to be written."""
+        """Kill the process; it has nothing to save."""
         self._process.kill()
         self._process.join()
         self._process.close()
         self._receiver.close()
 
 
-def _prepare(sender: Connection, samples: Samples, numbers: Iterable[list[int]], first: int, step: int) -> None:
+def _send_batches(sender: Connection, samples: Samples, numbers: Iterable[list[int]], first: int, step: int) -> None:
     """Send the batches `first`, `first + step`, ... of every pass, until the process ends."""
-    _keep_from_signals()
+    _leave_signals_to_main_process()
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     while True:
         for batch_numbers in islice(numbers, first, None, step):
             batch = samples.batch(batch_numbers)
-            sender.send(batch if isinstance(batch, DataError) else _arrays(batch))
+            sender.send(batch if isinstance(batch, DataError) else _to_arrays(batch))
 
 
 def _end_with_parent() -> None:
@@ -177,8 +177,8 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _keep_from_signals() -> None:
-    """Signals to all processes of a terminal, a group or a job are for the main one, whose step needs its batch."""
+def _leave_signals_to_main_process() -> None:
+    """Outlive signals to a whole terminal, group or job: the main process ends its step first, and needs the batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):  # not on Windows
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_STEP))
@@ -186,25 +186,25 @@ def _keep_from_signals() -> None:
         os.setpgid(0, 0)
 
 
-def _ending(exitcode: int | None) -> str:
+def _exit_description(exitcode: int | None) -> str:
     """How a process ended, such as SIGKILL or exit code 1."""
     if exitcode is not None and exitcode < 0:
         return signal.Signals(-exitcode).name
     return f"exit code {exitcode}"
 
 
-def _arrays(batch: Batch) -> dict[str, Any]:
-    """A batch as it is sent: tensors would go through shared memory."""
+def _to_arrays(batch: Batch) -> dict[str, Any]:
+    """A batch with arrays for tensors, which would be sent through shared memory."""
     return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def _tensors(sent: dict[str, Any]) -> Batch:
-    """The batch that `_arrays` took apart."""
+def _to_tensors(sent: dict[str, Any]) -> Batch:
+    """The batch that `_to_arrays` took apart."""
     image, points, depth = (torch.from_numpy(sent[name]) for name in ("image", "points", "depth"))
     return Batch(image=image, points=points, depth=depth, skipped=sent["skipped"])
 
 
-def _pinned(batch: Batch) -> Batch:
-    """The batch in memory that a GPU copies from by itself."""
+def _in_pinned_memory(batch: Batch) -> Batch:
+    """The batch in memory that a GPU copies from without waiting."""
     image, points, depth = (batch[name].pin_memory() for name in ("image", "points", "depth"))
     return Batch(image=image, points=points, depth=depth, skipped=batch["skipped"])

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.csv, TensorBoard, and a progress bar or, off a terminal, lines."""
+"""What a run reports: metrics.csv, TensorBoard, and a progress bar, or lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spd.training.metrics_file import MetricsFile
 TENSORBOARD = "tensorboard"
 
 SKIPPED_SHOWN = 20
-"""Broken pairs that are named one by one; the rest is counted."""
+"""Broken pairs that are named one by one; further ones are only counted."""
 
 
 class Log:
-    """Writes for one process; the others are silent. Use it in a `with`."""
+    """Reports for the main process; the others are silent. For a `with`."""
 
     def __init__(self, folder: Path, steps: int, start: int) -> None:
-        """Go on after step `start` of `steps`; what was written of later steps is dropped, as those were lost."""
+        """Continue after step `start` of `steps`; what was written of later steps is dropped."""
         self._steps = steps
         self._metrics = MetricsFile(folder, start, note)
         self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
@@ -77,12 +77,12 @@ class Log:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def flush(self) -> None:
-        """Write what TensorBoard's writer holds back for up to two minutes."""
+        """Write to TensorBoard now; its writer buffers for up to two minutes."""
         self._writer.flush()
 
 
 class Skipped:
-    """Counts the pairs that cannot be used, and names each of them once."""
+    """Counts broken pairs and names each of them once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         """`say` prints a line."""
@@ -91,19 +91,19 @@ class Skipped:
         self._count = 0
 
     def count(self, reasons: Iterable[str]) -> None:
-        """Count and name."""
+        """Count pairs, given why each is broken, and name new ones."""
         for reason in reasons:
             self._count += 1
             self.name([reason])
 
     def name(self, reasons: Iterable[str]) -> None:
-        """Name only."""
+        """Name new ones without counting."""
         for reason in reasons:
             if reason not in self._named and len(self._named) < SKIPPED_SHOWN:
                 self._named.add(reason)
                 self._say(f"skipped: {reason}")
 
     def take(self) -> int:
-        """How many were counted since the last time."""
+        """The count since the last call."""
         count, self._count = self._count, 0
         return count

@@ -1,4 +1,4 @@
-"""From options to Lightning Fabric, also under `torchrun` and `fabric run`, which say the number of processes."""
+"""From options to Lightning Fabric, also under `torchrun` and `fabric run`, which set the number of processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 from torch.distributed import is_torchelastic_launched
 
 from spd.errors import BackendError, one_line
 from spd.runtime.machine import cores
+from spd.training.validation import unit
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-"""Fabric's names. Mixed float16 is missing, as it needs a scale of the loss that a resumed run would not have."""
+"""Fabric's names. Mixed float16 is left out: it needs a loss scale, and checkpoints hold none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Machine:
     devices: int | None = None
     """GPUs, or processes on a CPU, per machine; None is as many as before, all GPUs, or one process."""
     nodes: int = 1
-    """Machines."""
+    """Number of machines."""
     precision: str = "auto"
     """One of `PRECISIONS`; "auto" is that of before, or bf16 where the device computes in it."""
     threads: int | None = None
@@ -43,15 +45,15 @@ class Machine:
 def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
     """Fabric on what the machine has, not launched yet.
 
-    What the options leave open is as `torchrun` or `fabric run` says, or else as the run was begun. `fabric run` says
-    it in environment variables LT_..., which Fabric takes in the place of its own defaults, and of nothing else.
+    `torchrun` or `fabric run` decides what the options leave open; without them a resumed run keeps what it had.
+    `fabric run` sets environment variables LT_... that replace Fabric's defaults and nothing else.
 
     Args:
         machine: the options.
         begun: `State.begun` of a run that is resumed, or nothing.
 
     Raises:
-        BackendError: something that was asked for is not there, contradicts `fabric run`, or cannot be resumed.
+        BackendError: an option asks for what is missing, contradicts `fabric run`, or cannot be resumed.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces precision, processes and more
     if machine.threads:
@@ -59,21 +61,23 @@ def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
         os.environ["OMP_NUM_THREADS"] = str(machine.threads)  # else Fabric sets its own where it starts processes
     elastic = is_torchelastic_launched()
     nodes = int(os.environ["GROUP_WORLD_SIZE"]) if elastic and machine.nodes == 1 else machine.nodes
-    kind = _accelerator(machine.accelerator)
+    kind = _resolve_accelerator(machine.accelerator)
     devices = machine.devices or (
         int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else begun.get("processes", 0) // nodes
     )
     precision = machine.precision
     if precision == "auto":
         precision = begun.get("precision") or ("bf16" if has_bf16(kind) else "fp32")
-    with _refusing_in_one_line(kind):
+    with _fabric_errors_in_one_line(kind):
         fabric = Fabric(
-            accelerator=_unless_told("ACCELERATOR", machine.accelerator == "auto", kind, "auto"),
-            devices=_unless_told(
+            accelerator=_value_unless_in_environment("ACCELERATOR", machine.accelerator == "auto", kind, "auto"),
+            devices=_value_unless_in_environment(
                 "DEVICES", machine.devices is None, devices or (1 if kind == "cpu" else "auto"), "auto"
             ),
             num_nodes=nodes,
-            precision=_unless_told("PRECISION", machine.precision == "auto", PRECISIONS[precision], None),
+            precision=_value_unless_in_environment(
+                "PRECISION", machine.precision == "auto", PRECISIONS[precision], None
+            ),
         )
     if not isinstance(fabric.strategy, SingleDeviceStrategy | DDPStrategy):
         raise BackendError(f"the strategy {os.environ.get('LT_STRATEGY')} cannot train SPD; take ddp")
@@ -85,12 +89,12 @@ def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
 
 
 def precision_of(fabric: Fabric) -> str:
-    """Which of `PRECISIONS` it has."""
+    """Name in `PRECISIONS` of the precision in use."""
     return next(name for name, theirs in PRECISIONS.items() if theirs == fabric.strategy.precision.precision)
 
 
 def launch(fabric: Fabric) -> None:
-    """Start the other processes, or meet them; under `fabric run` that is done.
+    """Start the other processes or connect to them; `fabric run` has already done so.
 
     Raises:
         BackendError: it fails.
@@ -98,7 +102,7 @@ def launch(fabric: Fabric) -> None:
     # Of depthwise convolutions, in a dimension of size 1.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     if os.environ.get("LT_CLI_USED", "0") == "0":
-        with _refusing_in_one_line(fabric.device.type):
+        with _fabric_errors_in_one_line(fabric.device.type):
             fabric.launch()
 
 
@@ -120,13 +124,13 @@ def _share_cores(processes: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # else Fabric sets its own where it starts processes
 
 
-def _unless_told(name: str, free: bool, value: Any, default: Any) -> Any:
-    """`default`, which Fabric replaces, where the user left it free and `fabric run` says it."""
+def _value_unless_in_environment(name: str, free: bool, value: Any, default: Any) -> Any:
+    """The value, or Fabric's default where the user left it open and `fabric run` sets it in the environment."""
     return default if free and f"LT_{name}" in os.environ else value
 
 
-def _accelerator(wanted: str) -> str:
-    """The accelerator that it will be; "gpu" is for Fabric to resolve."""
+def _resolve_accelerator(wanted: str) -> str:
+    """The accelerator that "auto" stands for; "gpu" is resolved by Fabric."""
     if wanted == "auto":
         wanted = os.environ.get("LT_ACCELERATOR", "auto")
     if wanted not in ("auto", "gpu"):
@@ -135,16 +139,33 @@ def _accelerator(wanted: str) -> str:
 
 
 def has_bf16(accelerator: str) -> bool:
-    """Whether bfloat16 is faster than float32; processors without it are slower by far."""
+    """Whether bfloat16 is faster than float32; a processor that emulates it is far slower."""
     if accelerator == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return accelerator == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 @contextmanager
-def _refusing_in_one_line(accelerator: str) -> Iterator[None]:
-    """An accelerator that is not there, fewer than asked for, a contradiction, no connection: Fabric's words."""
+def _fabric_errors_in_one_line(accelerator: str) -> Iterator[None]:
+    """Raise as BackendError what Fabric says of missing devices, contradictions and failed connections."""
     try:
         yield
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise BackendError(f"cannot train on {accelerator}: {one_line(error, whole=True)}") from error
+
+
+class Exact(nn.Module):
+    """The network with points as integers, for Fabric to wrap.
+
+    In mixed precision Fabric rounds floating-point arguments to bfloat16, where a point is up to 2 pixels off. It does
+    not change integers.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_B3HW: Tensor, bits_BK2: Tensor) -> Tensor:
+        """Depth in metres [B, K], for uint8 images [B, 3, H, W] and the bits of float32 points (u, v), int32."""
+        depth_BK: Tensor = self.network(unit(image_B3HW), bits_BK2.view(torch.float32))
+        return depth_BK

@@ -1,7 +1,7 @@
 """metrics.csv: one row for each mean of the training loss and for each validation.
 
-People open it in a spreadsheet and save it, which may add a byte order mark and columns, and change separators, decimal
-points, quotes and line ends. All of that is read.
+A spreadsheet that saves the file may add a byte order mark and columns, and change separators, decimal points, quotes
+and line ends. All of that is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf", re.IGNOR
 
 
 class MetricsFile:
-    """The file of a run that goes on after some step."""
+    """The file of a run that starts or continues."""
 
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         """Keep the rows up to `step`; those of later steps are computed again.
@@ -44,7 +44,7 @@ class MetricsFile:
             say: is told in a line of a file that was kept.
         """
         self._path = folder / METRICS
-        table = _read(self._path.read_bytes(), step) if self._path.exists() else _Table()
+        table = _parse(self._path.read_bytes(), step) if self._path.exists() else _Table()
         if table.problem:
             kept = _free_name(self._path)
             shutil.copyfile(self._path, kept)
@@ -76,9 +76,9 @@ class _Table:
     """The first thing that is not understood."""
 
 
-def _read(content: bytes, last: int) -> _Table:
+def _parse(content: bytes, last: int) -> _Table:
     """The rows up to step `last`."""
-    lines = list(io.StringIO(_text(content), newline=""))
+    lines = list(io.StringIO(_decode(content), newline=""))
     lines = list(itertools.dropwhile(lambda line: not line.strip() or line.lower().startswith("sep="), lines))
     if not lines:
         return _Table()
@@ -89,11 +89,11 @@ def _read(content: bytes, last: int) -> _Table:
             return _Table(problem=f"is not a CSV file ({error})")
         names = [name.strip() for name in heading]
         if "step" in names:
-            return _table(names, rows, last, decimal_comma=separator != ",")
+            return _sort_columns(names, rows, last, decimal_comma=separator != ",")
     return _Table(problem="has no column step")
 
 
-def _text(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     """The text in one of the encodings that spreadsheets write."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace")
@@ -103,8 +103,8 @@ def _text(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-def _table(names: list[str], rows: list[list[str]], last: int, *, decimal_comma: bool) -> _Table:
-    """Sort the columns: those of a run first. A spreadsheet may leave out empty cells at the end of a row."""
+def _sort_columns(names: list[str], rows: list[list[str]], last: int, *, decimal_comma: bool) -> _Table:
+    """Put the columns of a run first. A spreadsheet may leave out empty cells at the end of a row."""
     width = max(map(len, [names, *rows]))
     names = names + [""] * (width - len(names))
     padded = [row + [""] * (width - len(row)) for row in rows]
@@ -112,24 +112,24 @@ def _table(names: list[str], rows: list[list[str]], last: int, *, decimal_comma:
     others = [place for place in range(width) if place not in own and any(row[place] for row in [names, *padded])]
     table = _Table([names[place] for place in others])
     for number, row in enumerate(padded, 1):
-        values = ["" if place is None else _plain(row[place], decimal_comma) for place in own]
+        values = ["" if place is None else _with_decimal_point(row[place], decimal_comma) for place in own]
         if not any(row) or (values[0].isdecimal() and int(values[0]) > last):
             continue
-        if _is_of_a_run(values, own):
+        if _is_complete(values, own):
             table.rows.append([*values, *(row[place] for place in others)])
         elif not table.problem:
             table.problem = f"row {number} is not understood ({', '.join(row)[:60]!a})"
     return table
 
 
-def _plain(value: str, decimal_comma: bool) -> str:
-    """A number as Python writes it, as far as a spreadsheet or pandas changed that."""
+def _with_decimal_point(value: str, decimal_comma: bool) -> str:
+    """A number without spaces around it, with a decimal point."""
     value = value.strip()
     return value.replace(",", ".") if decimal_comma else value
 
 
-def _is_of_a_run(values: Sequence[str], own: Sequence[int | None]) -> bool:
-    """Whether a row has a step and all means or all results of a validation, as far as there are columns for them."""
+def _is_complete(values: Sequence[str], own: Sequence[int | None]) -> bool:
+    """Whether a row has a step, numbers only, and all means or all validation results that the file has columns for."""
     step, *numbers = values
     if not step.isdecimal() or not all(NUMBER.fullmatch(number) for number in numbers if number):
         return False

@@ -8,28 +8,30 @@ from torch.optim import AdamW, Muon, Optimizer
 from spd.training.settings import Settings
 
 SMALLEST_MATRIX = 32
-"""Rows and columns that a dense layer's weights have at least to count as a matrix.
+"""Smallest number of rows and of columns of a weight that Muon takes.
 
-Fewer have the layers that read out offsets or log depth: there each row has a meaning, and its own scale.
+The layers that read out offsets or log depth have fewer: each of their rows has a meaning and a scale of its own.
 """
 
 
 def new_optimizers(settings: Settings, network: nn.Module) -> tuple[Optimizer, ...]:
-    """The optimisers for all parameters of a network; each group has its highest learning rate as `peak_lr`."""
-    matrices = _matrices(network) if settings.optimizer == "muon" else set()
-    adamw = AdamW(_groups(settings, network, matrices, inside=False), weight_decay=settings.weight_decay, fused=True)
+    """The optimisers for all parameters of a network; each group has its peak learning rate as `peak_lr`."""
+    matrices = _matrix_names(network) if settings.optimizer == "muon" else set()
+    adamw = AdamW(
+        _parameter_groups(settings, network, matrices, inside=False), weight_decay=settings.weight_decay, fused=True
+    )
     if not matrices:
         return (adamw,)
-    # Updates as large as AdamW's, so that one learning rate suits both.
+    # Updates as large as AdamW's: one learning rate suits both.
     muon = Muon(
-        _groups(settings, network, matrices, inside=True),
+        _parameter_groups(settings, network, matrices, inside=True),
         weight_decay=settings.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
     return muon, adamw
 
 
-def _matrices(network: nn.Module) -> set[str]:
+def _matrix_names(network: nn.Module) -> set[str]:
     """Names of the parameters that Muon takes."""
     return {
         f"{name}.weight"
@@ -38,7 +40,9 @@ def _matrices(network: nn.Module) -> set[str]:
     }
 
 
-def _groups(settings: Settings, network: nn.Module, matrices: set[str], *, inside: bool) -> list[dict[str, object]]:
+def _parameter_groups(
+    settings: Settings, network: nn.Module, matrices: set[str], *, inside: bool
+) -> list[dict[str, object]]:
     """The parameters among the matrices, or those outside: first the backbone's, then the others."""
     named = [(name, own) for name, own in network.named_parameters() if (name in matrices) == inside]
     return [

@@ -1,4 +1,4 @@
-"""From pairs to batches: the same batches for the same settings, whatever was interrupted and resumed in between."""
+"""From pairs to batches. The same settings give the same batches, also after an interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spd.evaluation.points import counted
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
 
 TRIES = 20
-"""Broken pairs one after the other after which the data set, not a file, is at fault."""
+"""Broken pairs in a row after which the data set is at fault rather than a file."""
 
 _TRAIN, _VALIDATE = 0, 1
 
@@ -34,14 +34,14 @@ class Batch(TypedDict):
     depth: Tensor
     """float32 [B, K], metres."""
     skipped: list[str]
-    """Why pairs were left out and others taken in their place."""
+    """Reasons why pairs were replaced by others."""
 
 
 class Samples:
     """Pairs as images of one size with queries; a batch of one each."""
 
     def __init__(self, pairs: Pairs, settings: Settings, *, train: bool) -> None:
-        """`train` draws queries and augmentation anew for each epoch; otherwise they are always the same."""
+        """`train`: draw queries and augmentation anew in each epoch; otherwise they are always the same."""
         self.pairs = pairs
         self.settings = settings
         self.train = train
@@ -52,15 +52,14 @@ class Samples:
             self.first = int(np.random.default_rng([settings.seed]).integers(len(pairs)))
 
     def __getitem__(self, number: int) -> Batch:
-        """Sample `number`, which counts on through the epochs: pair `number` modulo the length of the data.
+        """Sample `number`, counted over all epochs: pair `number` modulo the length of the data.
 
-        Of training data without end the count starts anywhere, as the seed says.
+        Unlimited training data is counted from a place that depends on the seed.
 
-        A pair that cannot be used is replaced by any other; those beside it are of the same folder, and may be broken,
-        too.
+        A broken pair is replaced by a random one: its neighbours are in the same folder and may be broken, too.
 
         Raises:
-            DataError: `TRIES` pairs cannot be used one after the other.
+            DataError: `TRIES` pairs in a row are broken.
         """
         settings = self.settings
         skipped: list[str] = []
@@ -68,7 +67,9 @@ class Samples:
             rng = np.random.default_rng([settings.seed, number, shift, _TRAIN if self.train else _VALIDATE])
             try:
                 index = rng.integers(len(self.pairs)) if shift else self.first + number
-                pair = self._placed(self._counted(self.pairs[int(index) % len(self.pairs)]), rng)
+                pair = self._at_training_size(
+                    self._with_depth_that_counts(self.pairs[int(index) % len(self.pairs)]), rng
+                )
             except DataError as error:
                 skipped.append(str(error))
                 continue
@@ -84,7 +85,7 @@ class Samples:
         raise DataError(f"{TRIES} pairs one after the other cannot be used, the last because {skipped[-1]}")
 
     def batch(self, numbers: Sequence[int]) -> Batch | DataError:
-        """A batch of several samples; an error is returned, so that it can be sent to another process."""
+        """A batch of several samples. An error is returned rather than raised, for sending to another process."""
         try:
             samples = [self[number] for number in numbers]
         except DataError as error:
@@ -96,14 +97,14 @@ class Samples:
             skipped=[reason for sample in samples for reason in sample["skipped"]],
         )
 
-    def _counted(self, pair: Pair) -> Pair:
-        """The pair with the depth that counts: to validate on, that of the paper's protocol (its section 8)."""
+    def _with_depth_that_counts(self, pair: Pair) -> Pair:
+        """The pair with the depth that counts: for validation that of the paper's protocol (its section 8)."""
         if self.train:
             return pair
         counts = counted(pair.depth, eigen_crop=not self.pairs.rendered)
         return replace(pair, depth=np.where(counts, pair.depth, np.float32(0)))
 
-    def _placed(self, pair: Pair, rng: np.random.Generator) -> Pair:
+    def _at_training_size(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """The pair as an image of the settings' size."""
         if self.augment:
             pair = Pair(jitter_colours(pair.image, rng), pair.depth, pair.name, pair.cut_from)

@@ -37,9 +37,9 @@ class Settings:
     preset: str = "tiny"
     """One of `spd.config.PRESETS`."""
     height: int = 480
-    """Of the training image, pixels; a multiple of 32."""
+    """Height of the training image, pixels; a multiple of 32."""
     width: int = 640
-    """Of the training image, pixels; a multiple of 32."""
+    """Width of the training image, pixels; a multiple of 32."""
     batch: int = 8
     """Images per process and step."""
     points: int = 256
@@ -56,35 +56,35 @@ class Settings:
     optimizer: str = "adamw"
     """One of `OPTIMIZERS`."""
     lr: float = 1e-4
-    """Learning rate at its highest, for everything but the backbone."""
+    """Peak learning rate of everything but the backbone."""
     encoder_lr_scale: float = 0.1
-    """Learning rate of the backbone over `lr`. 1 suits a backbone that starts from nothing."""
+    """Learning rate of the backbone over `lr`. 1 suits a backbone trained from scratch."""
     final_lr_scale: float = 0.01
     """Learning rate at the end of the cosine over that at its start."""
     warmup: int = 0
-    """Steps in which the learning rate rises from 0 in a straight line."""
+    """Steps over which the learning rate rises linearly from 0."""
     weight_decay: float = 0.01
-    """Of the optimiser."""
+    """Weight decay of the optimiser."""
     dropout: float = 0.1
-    """In self- and cross-attention. 0 suits data without end, such as rooms."""
+    """Dropout in self- and cross-attention. 0 suits unlimited data such as rooms."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.0
     """Decay of the moving average of the weights per step, such as 0.999; 0 keeps none."""
     seed: int = 0
-    """Of the initial weights, the order of the data, augmentation, queries and dropout."""
+    """Seed of the initial weights, the order of the data, augmentation, queries and dropout."""
     augment: bool = True
-    """Flip, resize, crop and jitter colours. Rooms, of which none comes twice, get the shapes of photos instead."""
+    """Flip, resize, crop and jitter colours. Rooms are rendered in the shapes of photos instead."""
     holes: bool = False
     """Train on rooms as a structured-light sensor measures them: with holes and noise. Validation is exact."""
     overfit: int | None = None
-    """Train and validate on the first so many training pairs, as they are, to see that the loss can fall."""
+    """Train and validate on this many first training pairs without augmentation, to check that the loss can fall."""
     val_images: int = 64
-    """Images that the run is validated on, spread evenly over the data's test split."""
+    """Validation images, spread evenly over the test split."""
     val_every: int = 1000
     """Steps between two validations."""
     log_every: int = 20
-    """Steps that one row of metrics.csv is the mean of."""
+    """Steps per row of metrics.csv."""
     save_every: int = 200
     """Steps between two checkpoints to resume from."""
 

@@ -18,7 +18,7 @@ from spd.training.optimizers import new_optimizers
 from spd.training.settings import Settings
 
 LAST = "last.pt"
-"""Everything that the run needs to go on."""
+"""Everything that --resume needs."""
 BEST = "model.pt"
 """The weights with the lowest AbsRel on the validation images: for `spd-export` and `spd-eval`."""
 
@@ -38,7 +38,7 @@ class Progress:
     skipped: int = 0
     """How often a training pair could not be used, over all processes."""
     losses: list[float] = field(default_factory=list)
-    """Of the steps since the last row of metrics.csv, means over all processes."""
+    """Losses of the steps since the last row of metrics.csv, means over all processes."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
@@ -67,7 +67,7 @@ class State:
         return self.network if self.average is None else self.average
 
     def update_average(self) -> None:
-        """Take over the weights that a step has left, before the step is counted.
+        """Average in the weights after a step, before the step is counted.
 
         AveragedModel.update_parameters does the same and waits for the GPU to read its counter.
         """
@@ -79,7 +79,7 @@ class State:
             self.average.n_averaged += 1
 
     def set_learning_rate(self, steps: int) -> float:
-        """Set the learning rate of the step to come, of `steps` in all (paper 7.3); returns the decoder's."""
+        """Set the learning rate of the next of `steps` steps (paper 7.3). Returns the decoder's."""
         factor = learning_rate_factor(self.progress.step, steps, self.settings)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -87,26 +87,26 @@ class State:
         return self.settings.lr * factor
 
     def save_last(self, folder: Path) -> None:
-        """Write `LAST`, in one piece or not at all."""
+        """Write `LAST` atomically."""
         average = {} if self.average is None else {"ema": self.average.state_dict()}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        self._save(folder / LAST, self.network, optimizers=optimizers, begun=self.begun, **average)
+        self._write(folder / LAST, self.network, optimizers=optimizers, begun=self.begun, **average)
 
     def save_best(self, folder: Path) -> None:
-        """Write `BEST`, in one piece or not at all."""
-        self._save(folder / BEST, self.evaluated)
+        """Write `BEST` atomically."""
+        self._write(folder / BEST, self.evaluated)
 
-    def _save(self, path: Path, network: nn.Module, **extra: Any) -> None:
+    def _write(self, path: Path, network: nn.Module, **extra: Any) -> None:
         settings = self.settings
         extra |= {"settings": settings.as_dict(), "progress": vars(self.progress)}
         size = settings.height, settings.width
         save_checkpoint(path, network, settings.config, network=settings.network, size=size, **extra)
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over what `read_last` read.
+        """Load what `read_last` read.
 
         Raises:
-            CheckpointError: it is of another network.
+            CheckpointError: it does not fit the network.
         """
         try:
             self.network.load_state_dict(content["model"])
@@ -117,19 +117,19 @@ class State:
             self.progress = Progress.from_dict(content["progress"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{LAST} does not fit its own settings: {one_line(error)}; begin a new run"
+                f"{LAST} does not fit its own settings: {one_line(error)}; start a new run"
             ) from error
 
 
 def new_state(settings: Settings, network: nn.Module) -> State:
     """The state before the first step; the optimisers and the average are made for `network`."""
-    assert not any(True for _ in network.buffers())  # which nobody would average
+    assert not any(True for _ in network.buffers())  # update_average leaves buffers out
     average = AveragedModel(network) if settings.ema else None
     return State(settings, network, new_optimizers(settings, network), average)
 
 
 def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """Learning rate of step `step`, from 0, of `steps` over its highest: straight up, then a half cosine down."""
+    """Learning rate of step `step` (from 0) of `steps` over its peak: linear warm-up, then half a cosine."""
     if step < settings.warmup:
         return (step + 1) / (settings.warmup + 1)
     share = (step - settings.warmup) / max(1, steps - 1 - settings.warmup)
@@ -137,10 +137,10 @@ def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
 
 
 def read_last(folder: Path) -> dict[str, Any]:
-    """The content of `LAST`: `model`, `optimizers`, `progress`, `settings`, mostly `begun`, maybe `ema`.
+    """The content of `LAST`: `model`, `optimizers`, `progress`, `settings`; `begun` and `ema` if the run had them.
 
     Raises:
-        CheckpointError: there is none, or it is not whole.
+        CheckpointError: the file is missing or damaged.
     """
     path = folder / LAST
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step under way."""
+"""Ctrl-C and SIGTERM as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ sent to all processes."""
 
 
 class StopRequest:
-    """Takes the first signal as a request; use it in a `with`, in the main thread. The next one acts as without it."""
+    """Takes the first signal as a request; the next gets its former handler. For a `with` in the main thread."""
 
     def __init__(self, announced: bool) -> None:
-        """`announced`: whether the request is answered on stderr; one of several processes should."""
+        """`announced`: whether this process answers on stderr; one of several does."""
         self.asked = False
         self._announced = announced
         self._before: dict[signal.Signals, Any] = {}
@@ -27,7 +27,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for kind in SIGNALS:
-            self._before[kind] = signal.signal(kind, self._ask)
+            self._before[kind] = signal.signal(kind, self._request)
         return self
 
     def __exit__(
@@ -35,7 +35,7 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
+    def _request(self, number: int, _: FrameType | None) -> None:
         if not self.asked:
             self.asked, self._at = True, time.monotonic()
             if self._announced:  # not by print, which may be what the signal interrupted

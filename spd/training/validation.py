@@ -1,4 +1,4 @@
-"""How good a network is while it is trained, at the queries of the validation images (paper 8)."""
+"""Metrics of a network in training at the queries of the validation images (paper 8)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MEASURED = ("abs_rel", "rmse", "delta1")
-"""Which of `spd.utils.metrics.Metrics` are measured."""
+"""The fields of `spd.utils.metrics.Metrics` that are measured."""
 
 
 def validate(
     network: nn.Module, batches: Iterable[Batch], fabric: Fabric, skipped: Callable[[list[str]], None]
 ) -> dict[str, float]:
-    """The means over all images of all processes of what is `MEASURED`.
+    """Means of the `MEASURED` metrics over all images of all processes.
 
     Args:
         network: SPD or a baseline, on the device of `fabric`; left in training mode.
-        batches: the share of this process.
-        fabric: says device, precision and processes.
-        skipped: is told of pairs that cannot be used.
+        batches: of this process.
+        fabric: device, precision and processes.
+        skipped: called with the reasons why pairs are broken.
     """
     totals = torch.zeros(len(MEASURED) + 1)
     network.eval()
@@ -44,7 +44,7 @@ def validate(
 
 
 def unit(image: Tensor) -> Tensor:
-    """Images uint8 [B, 3, H, W] as a network takes them: float32, 0..1."""
+    """Images uint8 [B, 3, H, W], 0..255, to float32, 0..1."""
     return image.float() / 255
 
 

@@ -1,4 +1,4 @@
-"""The command `spd-train`: a run that is killed and resumed against one that is not, what is said, and refusals."""
+"""The command `spd-train`: a killed and resumed run against an uninterrupted one, messages, and refusals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, killed in the middle, behind a step that is not kept, and gone on with to the end."""
+    """The same run, killed after a step that is not kept, and resumed to the end."""
     out = tmp_path_factory.mktemp("parts") / "run"
     process = started(out, *WHOLE)
     until = time.monotonic() + 120
@@ -95,7 +95,7 @@ def test_nothing_but_the_files_is_left(killed: Path) -> None:
 
 @pytest.mark.parametrize("run", ["uninterrupted", "killed"])
 def test_tensorboard_has_the_same_numbers(run: str, request: pytest.FixtureRequest) -> None:
-    """Each step once, though those behind the last checkpoint were written twice."""
+    """Each step once, though those after the last checkpoint were written twice."""
     out: Path = request.getfixturevalue(run)
     expected: dict[str, dict[int, Any]] = {}
     for row in metrics(out):
@@ -129,11 +129,11 @@ def test_a_run_is_not_begun_over_another(uninterrupted: Path) -> None:
     before = (uninterrupted / "last.pt").read_bytes()
     done = spd_train(*SIZE, "--out", uninterrupted)
     assert done.exit_code == 1
-    assert "holds a run already; go on with it with --resume" in done.stderr
+    assert "already holds a run; continue it with --resume" in done.stderr
     done = spd_train("--resume", "--out", uninterrupted, "--lr", "0.5", "--size", "128x160")
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: the run was begun with lr 0.001, and --resume goes on with it, not with 0.5\n",
+        "Error: the run was started with lr 0.001 and --resume keeps it; leave out lr 0.5\n",
     )
     for option, words in (
         (["--init", "weights.pt"], "--init is"),
@@ -146,7 +146,7 @@ def test_a_run_is_not_begun_over_another(uninterrupted: Path) -> None:
     assert (uninterrupted / "last.pt").read_bytes() == before
 
 
-def test_a_finished_run_is_gone_on_with_in_vain(uninterrupted: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path) -> None:
     before = (uninterrupted / "metrics.csv").read_text()
     done = spd_train("--resume", "--out", uninterrupted)
     assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
@@ -181,7 +181,7 @@ def test_a_run_that_is_asked_to_stop(kind: signal.Signals, tmp_path: Path, monke
         patched.setattr(Samples, "__getitem__", interrupted)
         done = spd_train(*BASELINE, "--out", tmp_path, "--batch", 1, "--max-steps", 3)
     assert done.exit_code == 130
-    assert done.stderr.splitlines()[1:] == [f"stopped after step 1; go on with: spd-train --resume --out {tmp_path}"]
+    assert done.stderr.splitlines()[1:] == [f"stopped after step 1; continue with: spd-train --resume --out {tmp_path}"]
     done = spd_train("--resume", "--out", tmp_path)
     assert done.exit_code == 0
     assert [row["step"] for row in metrics(tmp_path) if "loss" in row] == ["1", "2", "3"]
@@ -224,7 +224,7 @@ def test_data_on_disk_may_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "here").rename(tmp_path / "there")
     assert "here does not exist" in spd_train("--resume", *out).stderr
     assert spd_train("--resume", *out, "--data", "there").exit_code == 0
-    assert "begun with data" in spd_train("--resume", *out, "--data", "rooms").stderr
+    assert "started with data" in spd_train("--resume", *out, "--data", "rooms").stderr
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one(out: Path, *options: str) -> dict[str, Tensor]:
-    """The weights behind a run on this process."""
+    """The weights after a run on this process."""
     with torch.random.fork_rng(devices=[]):
         done = CliRunner().invoke(
             main, [*RUN, "--accelerator", "cpu", "--precision", "fp32", *options, "--out", str(out)]
@@ -110,7 +110,7 @@ def test_the_gradients_are_those_of_one_process_with_twice_the_batch(tmp_path: P
 def test_not_resumed_on_one(two: Path) -> None:
     done = CliRunner().invoke(main, ["--resume", "--devices", "1", "--accelerator", "cpu", "--out", str(two)])
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: the number of processes was 2 when the run was begun and is 1 now")
+    assert done.stderr.startswith("Error: the number of processes was 2 when the run started and is 1 now")
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from training_support import BASELINE, metrics, run
 from spd.data.rooms import RoomPairs
 from spd.errors import TrainingError
 from spd.training import loop
-from spd.training.loop import Exact, train
+from spd.training.loop import train
+from spd.training.machine import Exact
 from spd.training.settings import EPOCH_OF_ROOMS, Settings
 from spd.training.state import BEST, LAST, read_last
 from spd.utils.losses import silog
@@ -147,10 +148,10 @@ def test_the_data_and_the_processes_are_those_it_was_begun_with(
     content = read_last(tmp_path)
     assert content["begun"] == {"processes": 1, "pairs": 1_000_000_000, "precision": "fp32"}
     given = replace(BASELINE, max_steps=6)
-    with pytest.raises(TrainingError, match=r"^the number of processes was 1 .* and is 2 now, .*--devices"):
+    with pytest.raises(TrainingError, match=r"^the number of processes was 1 .* and is 2 now: .*--devices"):
         train(given, tmp_path, Fabric(accelerator="cpu", devices=2), 0, content)
     monkeypatch.setattr(RoomPairs, "__len__", lambda self: 795)
-    with pytest.raises(TrainingError, match=r"of pairs was 1,000,000,000 .* is 795 now, .* give the same --data"):
+    with pytest.raises(TrainingError, match=r"of pairs was 1,000,000,000 .* is 795 now: .* give the same --data"):
         train(given, tmp_path, Fabric(accelerator="cpu", devices=1), 0, content)
     del content["begun"]  # as the first version wrote it
     assert train(given, tmp_path, Fabric(accelerator="cpu", devices=1), 0, content).progress.step == 6
@@ -158,10 +159,10 @@ def test_the_data_and_the_processes_are_those_it_was_begun_with(
 
 def test_steps_of_epochs() -> None:
     rooms = RoomPairs(64, 96)
-    assert loop._steps(Settings(), rooms, 1) == 30 * (EPOCH_OF_ROOMS // 8)
-    assert loop._steps(Settings(), rooms, 4) == 30 * (EPOCH_OF_ROOMS // 32)
-    assert loop._steps(Settings(max_steps=5), rooms, 1) == 5
-    assert loop._steps(Settings(overfit=2), rooms, 1) == 30
+    assert loop._total_steps(Settings(), rooms, 1) == 30 * (EPOCH_OF_ROOMS // 8)
+    assert loop._total_steps(Settings(), rooms, 4) == 30 * (EPOCH_OF_ROOMS // 32)
+    assert loop._total_steps(Settings(max_steps=5), rooms, 1) == 5
+    assert loop._total_steps(Settings(overfit=2), rooms, 1) == 30
 
 
 class Remembers(nn.Module):

@@ -30,7 +30,7 @@ def test_a_loss_that_is_no_number_is_never_saved(tmp_path: Path, given: Settings
     with pytest.raises(TrainingError) as caught:
         run(tmp_path, replace(given, save_every=1))
     assert str(caught.value) == (
-        "the loss is nan in step 3; look at the data, or begin a new run with a lower --lr, with --init "
+        "the loss is nan in step 3; look at the data, or start a new run with a lower --lr, with --init "
         f"{tmp_path / LAST} from step 2"
     )
     assert read_last(tmp_path)["progress"]["step"] == 2

@@ -1,4 +1,4 @@
-"""What the run is asked to use, what `torchrun` and `fabric run` say, and what it was begun with."""
+"""What the run is asked to use, what `torchrun` and `fabric run` say, and what it was started with."""
 
 from __future__ import annotations
 

@@ -203,5 +203,5 @@ def test_of_another_network(tmp_path: Path, part: str) -> None:
         content[part][0]["param_groups"] = content[part][0]["param_groups"][:1]
     else:
         content[part].popitem()
-    with pytest.raises(CheckpointError, match=r"^last.pt does not fit its own settings: .*begin a new run$"):
+    with pytest.raises(CheckpointError, match=r"^last.pt does not fit its own settings: .*start a new run$"):
         state_of().restore(content)

@@ -12,7 +12,7 @@ from spd.training.stop import StopRequest
 
 def send(kind: signal.Signals) -> None:
     os.kill(os.getpid(), kind)
-    time.sleep(0.01)  # Python runs the handler behind some bytecode
+    time.sleep(0.01)  # Python runs the handler after some bytecode
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -44,7 +44,7 @@ def test_a_request_that_is_passed_on_is_one() -> None:
         assert stop.asked
 
 
-def test_sigterm_behind_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_after_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class EndedError(Exception):
         pass
 

@@ -38,7 +38,7 @@ class Scene:
 
     solids: Solids
     size: tuple[float, float, float]
-    """Of the room, metres."""
+    """Size of the room, metres."""
     materials: list[Material]
     lights: tuple[Light, ...]
     """The first casts shadows."""
