@@ -1,11 +1,12 @@
 # Two commands need nothing but Python 3.11 or later: `make demo` and `make test`. Both set up .venv by themselves.
+# `make test-slow` runs the few tests that take long.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 DEMO := demo
 
-.PHONY: demo test test-gpu bench-check check format clean
+.PHONY: demo test test-slow test-gpu bench-check check format clean
 
 demo: $(READY)
 	mkdir -p $(DEMO)
@@ -16,7 +17,10 @@ demo: $(READY)
 	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Needs an NVIDIA GPU; each test says what it lacks.
 test-gpu: $(READY)

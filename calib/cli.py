@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from export.cli import SIZE_HELP, check_source
-from spd.commands.cli import Command, Size
+from export.cli import CKPT_HELP, SIZE_HELP, check_source
+from spd.commands.cli import Command, Size, checkpoint_weights, note
 from spd.commands.places import check_file
 from spd.config import DEFAULT_SIZE, PRESETS
 from spd.version import __version__
@@ -26,10 +26,11 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
 """
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
+@click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--ckpt", type=click.Path(path_type=Path), help=CKPT_HELP)
 @click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Calibrate untrained weights instead.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@checkpoint_weights
 @click.option(
     "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder of photos."
 )
@@ -64,7 +65,7 @@ def main(**arguments: Any) -> None:
     policy brings the network within what spd-export allows.
     """
     checkpoint: Path | None = arguments["ckpt"]
-    check_source(checkpoint, arguments["seed_checkpoint"], arguments["preset"])
+    check_source(checkpoint, arguments["seed_checkpoint"], arguments["preset"], arguments["weights"])
     check_file(arguments["out"], "--out", inputs=[checkpoint] if checkpoint else [])
 
     _calibrate(arguments)
@@ -93,7 +94,9 @@ def _calibrate(arguments: dict[str, Any]) -> None:
     seeded = arguments["seed_checkpoint"]
     points, precision = arguments["points"], arguments["precision"]
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
-        source = load_source(arguments["ckpt"], seeded, arguments["preset"])
+        source = load_source(arguments["ckpt"], seeded, arguments["preset"], arguments["weights"])
+    if source.note:
+        note(f"Note: {source.note}.")
     size = arguments["size"] or source.size or DEFAULT_SIZE
     with phases("reading the images"):
         samples = photo_samples(arguments["images"], size, points, arguments["max_images"], arguments["seed"])

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spd.bundle.gate import IMAGES, check_images, check_points
 from spd.commands.infer.images import find_images
-from spd.preprocess import Letterbox, read_image
+from spd.images import read_image
+from spd.preprocess import Letterbox
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import click
 from spd.bundle.contract import PRECISIONS
 from spd.bundle.plans import HARDWARE_LEVELS
 from spd.commands.cli import Command
+from spd.commands.places import check_folder
+from spd.errors import InputError
 from spd.version import __version__
 
 if TYPE_CHECKING:
@@ -29,21 +31,23 @@ An engine runs on the GPU model and the TensorRT version it was built with. It a
 inspector shows its matrix products in the asked precision and its depths pass the gate of the export.
 """
 
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
-
-class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
-    """Bytes, such as 512MiB."""
+class Memory(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
+    """Bytes, such as 512MiB; at least one KiB, as a number without its unit is rarely meant to be bytes."""
 
     name = "SIZE"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read "4GiB" as 4294967296."""
-        match = re.fullmatch(r"(\d{1,6})\s*(B|KiB|MiB|GiB)", str(value), re.IGNORECASE)
-        units = {unit.lower(): factor for unit, factor in UNITS.items()}
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is not a size: expected a number with B, KiB, MiB or GiB, such as 4GiB", param, ctx)
-        return int(match[1]) * units[match[2].lower()]
+        from spd.runtime.residency import parse_bytes  # numpy
+
+        try:
+            size = parse_bytes(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if size < 1024:
+            self.fail(f"{value!r} are {size} bytes, which is too little; give a unit, such as 4GiB", param, ctx)
+        return size
 
 
 class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
@@ -71,7 +75,7 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     help="Repeatable.  [default: fp16, or fp32 in a bundle without it]",
 )
 @click.option("--buckets", "edges", type=Edges(), help="Largest K of each decoder profile.  [default: 64,256,1024]")
-@click.option("--workspace", type=Size(), help="Scratch memory for one layer.  [default: all of the GPU's]")
+@click.option("--workspace", type=Memory(), help="Scratch memory for one layer.  [default: all of the GPU's]")
 @click.option(
     "--optimization-level",
     type=click.IntRange(0, 5),
@@ -79,7 +83,9 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     show_default=True,
     help="0 builds fastest, 5 searches longest.",
 )
-@click.option("--timing-cache", metavar="FILE|none", help="Timings kept between builds.  [default: in ~/.cache]")
+@click.option(
+    "--timing-cache", metavar="FOLDER|none", help="Timings kept between builds.  [default: the user's cache folder]"
+)
 @click.option(
     "--hardware-compatibility",
     type=click.Choice(HARDWARE_LEVELS),
@@ -87,8 +93,6 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     show_default=True,
     help="GPUs that may run the engines besides this model; slower.",
 )
-@click.option("--version-compatible", is_flag=True, help="Let later TensorRT of this major version run them; slower.")
-@click.option("--tf32", is_flag=True, help="Round the operands of float32 matrix products to 10 bits.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the float32 graphs; the manifest says so.")
 @click.option("--force", is_flag=True, help="Replace engines of the same precision.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what TensorRT says.")
@@ -100,20 +104,19 @@ def main(bundle: Path, **arguments: Any) -> None:
 
     from engines.builder import PlanOptions
     from engines.pipeline import BuildOptions, build_engines
-    from engines.timing_cache import default_path
+    from engines.timing_cache import default_folder
     from spd.commands.progress import Phases
 
     cache: str | None = arguments.pop("timing_cache")
-    path = default_path() if cache is None else None if cache == "none" else Path(cache)
+    folder = default_folder() if cache is None else None if cache == "none" else Path(cache)
+    if cache is not None and folder is not None:
+        check_folder(folder, "--timing-cache")
     verify = not arguments.pop("no_verify")
     plan = PlanOptions(
-        **{
-            key: arguments.pop(key)
-            for key in ("workspace", "optimization_level", "hardware_compatibility", "version_compatible", "tf32")
-        }
+        **{key: arguments.pop(key) for key in ("workspace", "optimization_level", "hardware_compatibility")}
     )
     console = Console(stderr=True)
-    options = BuildOptions(plan=plan, timing_cache=path, verify=verify, **arguments)
+    options = BuildOptions(plan=plan, timing_cache=folder, verify=verify, **arguments)
     summarise(build_engines(bundle, options, Phases(console)), console)
 
 

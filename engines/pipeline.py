@@ -15,13 +15,13 @@ from engines.profiles import graph_profiles
 from engines.progress import BuildState, watch
 from engines.proof import Gate, prove, read_gate
 from engines.publish import publish, read_report, staged_bundle
-from engines.timing_cache import TimingCache, default_path
+from engines.timing_cache import TimingCache, default_folder
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
 from spd.bundle.manifest import GATE, GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
 from spd.commands.progress import Phases
-from spd.errors import BackendError, BundleError
+from spd.errors import BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
@@ -37,8 +37,8 @@ class BuildOptions:
     edges: tuple[int, ...] | None = None
     """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
     plan: PlanOptions = field(default_factory=PlanOptions)
-    timing_cache: Path | None = field(default_factory=default_path)
-    """None to keep no timings between builds."""
+    timing_cache: Path | None = field(default_factory=default_folder)
+    """Folder of the timing caches; None to keep no timings between builds."""
     verify: bool = True
     """Publish only engines that pass the gate of the export."""
     force: bool = False
@@ -78,15 +78,6 @@ class _Job:
     folder: Path
     builder: PlanBuilder
     phases: Phases
-
-
-def why_not() -> str | None:
-    """Why no TensorRT engine can be built here, with what to do about it; None if one can."""
-    try:
-        current_target()
-    except BackendError as error:
-        return str(error)
-    return None
 
 
 def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
@@ -168,13 +159,11 @@ def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
         file=file,
         target=job.target,
         hardware_compatibility=options.plan.hardware_compatibility,
-        version_compatible=options.plan.version_compatible,
         profiles=profiles,
         options={
             "strongly_typed": True,
             "workspace": options.plan.workspace,
             "optimization_level": options.plan.optimization_level,
-            "tf32": options.plan.tf32,
             "verified": options.verify,
         },
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd.bundle.contract import PRECISIONS
-from spd.commands.cli import Command, Size, note
+from spd.commands.cli import Command, Size, checkpoint_weights, note
 from spd.config import DEFAULT_SIZE, PRESETS
 from spd.errors import BackendError
+from spd.files import CHECKPOINT_SUFFIXES, why_no_checkpoint
 from spd.version import __version__
 
 if TYPE_CHECKING:
@@ -31,28 +32,31 @@ the comparison with the PyTorch model, and gate.npz, what it was compared with. 
 """
 
 
+CKPT_HELP = f"Checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}."
 SIZE_HELP = "Size of the encoder's image.  [default: that which the checkpoint was trained at, or 480x640]"
 
 
-def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None) -> None:
+def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None, weights: str) -> None:
     """Refuse options that do not name one network, or a checkpoint that is not there.
 
     Raises:
-        click.UsageError: neither or both of --ckpt and --seed-checkpoint, --preset alone, or no such file.
+        click.UsageError: neither or both of --ckpt and --seed-checkpoint, --preset or --weights alone, or no such file.
     """
     if (checkpoint is None) == (seeded is None):
         raise click.UsageError("give either --ckpt FILE or --seed-checkpoint NAME")
     if preset is not None and checkpoint is None:
         raise click.UsageError("--preset goes with --ckpt")
-    if checkpoint is not None and not checkpoint.is_file():
-        state = "is a folder" if checkpoint.is_dir() else "does not exist"
-        raise click.UsageError(f"--ckpt {checkpoint} {state}; expected a .pt, .pth or .safetensors file")
+    if weights != "auto" and checkpoint is None:
+        raise click.UsageError("--weights goes with --ckpt")
+    if checkpoint is not None and (reason := why_no_checkpoint(checkpoint)):
+        raise click.UsageError(f"--ckpt {checkpoint} {reason}")
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--ckpt", type=click.Path(path_type=Path), help="Checkpoint: .pt, .pth or .safetensors.")
+@click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--ckpt", type=click.Path(path_type=Path), help=CKPT_HELP)
 @click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Export untrained weights instead.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@checkpoint_weights
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that gets the bundle.")
 @click.option("--name", help="Name of the bundle's folder.  [default: <preset>-<H>x<W>]")
 @click.option("--size", type=Size(), help=SIZE_HELP)
@@ -89,7 +93,7 @@ def main(**arguments: Any) -> None:
     checkpoint: Path | None = arguments["ckpt"]
     seeded: str | None = arguments["seed_checkpoint"]
     preset: str | None = arguments["preset"]
-    check_source(checkpoint, seeded, preset)
+    check_source(checkpoint, seeded, preset, arguments["weights"])
 
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
@@ -111,7 +115,9 @@ def main(**arguments: Any) -> None:
         raise click.UsageError(f"--opset {opset} has no bfloat16 Conv; take {BF16_OPSET} or later, or leave out bf16")
     policy = Policy() if arguments["policy"] is None else read_policy(arguments["policy"])
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
-        source = load_source(checkpoint, seeded, preset)
+        source = load_source(checkpoint, seeded, preset, arguments["weights"])
+    if source.note:
+        note(f"Note: {source.note}.")
     size: tuple[int, int] = arguments["size"] or source.size or DEFAULT_SIZE
     if source.size and source.size != size:
         sizes = "trained at {}x{}; at {}x{}".format(*source.size, *size)
@@ -143,9 +149,9 @@ def _why_no_engines(build: str) -> str | None:
     """Why no engine will be built, or None; an error now, before the export, if one must be."""
     if build == "no":
         return "not asked for"
-    from engines.pipeline import why_not
+    from spd.runtime.available import unavailable
 
-    reason = why_not()
+    reason = unavailable("tensorrt")
     if reason is not None and build == "yes":
         raise BackendError(f"--build yes: {reason}")
     return reason

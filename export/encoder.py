@@ -92,7 +92,7 @@ class Norm(nn.Module):
 
 
 class NormOfProduct(Norm):
-    """The same for a GPU, behind a matrix product.
+    """The same for a GPU, after a matrix product.
 
     Of the operator LayerNormalization the compiler casts to float32 within the product and writes that. Here only the
     statistics are float32, and the values are read in their own type: 15 MB less for the neck of `tiny`.
@@ -154,13 +154,13 @@ class Block(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C]."""
         hidden_BHWC = F.gelu(self.fc1(normalise(self.conv(x_BHWC), self.eps)))
-        factor_B1C = self.grn(hidden_BHWC)
+        factor_B11C = self.grn(hidden_BHWC)
         x_BNC = x_BHWC.flatten(1, 2)
         # The factor goes into the weights [C, D] where they are fewer than the map's values [N, C]: a GPU moves 165 MB
         # less for `tiny`. A CPU gains nothing from that.
         if self.for_gpu and x_BNC.shape[1] > x_BNC.shape[2]:
-            return (x_BNC + self.fc2(hidden_BHWC.flatten(1, 2), factor_B1C)).view_as(x_BHWC)
-        return x_BHWC + self.fc2(hidden_BHWC * factor_B1C[:, None].to(hidden_BHWC.dtype))
+            return (x_BNC + self.fc2(hidden_BHWC.flatten(1, 2), factor_B11C.flatten(1, 2))).view_as(x_BHWC)
+        return x_BHWC + self.fc2(hidden_BHWC * factor_B11C.to(hidden_BHWC.dtype))
 
 
 class GRN(nn.Module):
@@ -181,18 +181,18 @@ class GRN(nn.Module):
         self.gamma = nn.Parameter(grn.weight.detach().to(precision.wide), requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """[B, H, W, C] to [B, 1, C], in the dtype of the islands."""
+        """[B, H, W, C] to [B, 1, 1, C], in the dtype of the islands."""
         cells = x_BHWC.shape[1] * x_BHWC.shape[2]
         wide = x_BHWC.to(self.precision.wide)
         # Not square(), which becomes Pow, at twice the time of Mul.
         squares = wide * wide
         if self.precision.for_gpu:
-            rms_B1C = squares.mean(dim=(1, 2))[:, None].sqrt()
+            rms_B11C = squares.mean(dim=(1, 2), keepdim=True).sqrt()
         else:
-            rms_B1C = squares.mean(dim=2).mean(dim=1, keepdim=True).sqrt()
+            rms_B11C = squares.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
         # The literal eps is added to the mean of norms, which are sqrt(cells) times the root mean squares.
-        response_B1C = rms_B1C / (rms_B1C.mean(dim=-1, keepdim=True) + self.eps / cells**0.5)
-        return 1 + self.gamma * response_B1C
+        response_B11C = rms_B11C / (rms_B11C.mean(dim=-1, keepdim=True) + self.eps / cells**0.5)
+        return 1 + self.gamma * response_B11C
 
 
 class SelfAttention(nn.Module):
@@ -236,7 +236,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class Neck(nn.Module):
-    """The projections to the pyramid (paper 4.2). L2 comes without its LN's affine part, which is folded behind it."""
+    """The projections to the pyramid (paper 4.2). The affine part of L2's LN is folded into the next layer."""
 
     def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()

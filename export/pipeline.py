@@ -51,10 +51,20 @@ class Source:
     weights_sha256: str
     size: tuple[int, int] | None = None
     """Height and width in pixels of the images that it was trained on, if the checkpoint says."""
+    note: str | None = None
+    """Which of the checkpoint's weights were taken, if it has several and nobody chose."""
 
 
-def load_source(checkpoint: Path | None, seeded_preset: str | None, preset: str | None) -> Source:
+def load_source(
+    checkpoint: Path | None, seeded_preset: str | None, preset: str | None, weights: str = "auto"
+) -> Source:
     """Read a checkpoint, or make the untrained network of a preset.
+
+    Args:
+        checkpoint: file with the weights; None for untrained ones.
+        seeded_preset: the preset of untrained weights.
+        preset: the network of a checkpoint that does not say.
+        weights: which of a checkpoint's weights, see `spd.checkpoint.load_checkpoint`.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -63,9 +73,9 @@ def load_source(checkpoint: Path | None, seeded_preset: str | None, preset: str 
         assert seeded_preset is not None
         model = seeded(PRESETS[seeded_preset])
         return Source(model, None, weights_sha256(model.state_dict()))
-    loaded = load_checkpoint(checkpoint, preset)
+    loaded = load_checkpoint(checkpoint, preset, weights=weights)
     assert isinstance(loaded.model, SPD)  # load_checkpoint refuses other networks unless they are asked for
-    return Source(loaded.model, checkpoint.name, loaded.weights_sha256, loaded.size)
+    return Source(loaded.model, checkpoint.name, loaded.weights_sha256, loaded.size, loaded.note)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from spd.bundle.gate import REFERENCE_POINTS, UNDECIDED, check_images, check_points
 from spd.bundle.reference import Reference
 from spd.models import SPD
+from spd.utils.float32 import true_float32
 
 CHUNK = 256
 """Points that the model answers at once: 25 MB of tokens instead of 600."""
@@ -46,7 +47,7 @@ def make_reference(
 
     hook = model.b3b.register_forward_hook(keep_margin)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             cache = model.encode(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
             for start in range(0, count, CHUNK):
                 tick(start / count)

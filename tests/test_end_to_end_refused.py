@@ -105,7 +105,7 @@ def changed(bundle: Path) -> Path:
     path = bundle / "encoder.fp32.onnx"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.unlink()
+    path.unlink()  # as it is linked to the shared one
     path.write_bytes(data)
     return bundle
 

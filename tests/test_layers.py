@@ -17,13 +17,14 @@ MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
-    "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
+    "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy", "matplotlib",
 )  # fmt: skip
 LIGHT = (
     "spd",
     "spd.runtime",
     "spd.bundle",
     "spd.errors",
+    "spd.images",
     "spd.preprocess",
     "spd.bundle.contract",
     "spd.config",

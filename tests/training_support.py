@@ -11,14 +11,44 @@ from lightning_fabric import Fabric
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from spd.data.pairs import Pair
+from spd.errors import DataError
 from spd.training.loop import train
 from spd.training.network import Start
+from spd.training.samples import Batch
 from spd.training.settings import Settings
 from spd.training.state import State, read_last
 
 SMALL = Settings(preset="atto", height=128, width=160, batch=2, points=8, max_steps=4, val_images=2)
 BASELINE = replace(SMALL, network="bilinear-mlp", batch=1, points=4, log_every=1, val_images=1)
 """The smallest run."""
+PLAIN = replace(SMALL, augment=False, batch=4)
+"""Batches of pictures as they are."""
+
+
+class Pictures:
+    """Pairs whose depth is 1 m and their number in millimetres; some are broken."""
+
+    title = "pictures"
+    rendered = False
+    description = ""
+
+    def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Pair:
+        if index in self.broken:
+            raise DataError(f"depth_{index}.png is cut off; copy it again")
+        image = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+        return Pair(image, np.full((48, 64), 1 + index / 1000, np.float32), str(index))
+
+
+def shown(batch: Batch) -> list[int]:
+    """Numbers of the pairs in a batch, without augmentation."""
+    return [round((float(depth_K[0]) - 1) * 1000) for depth_K in batch["depth"]]
 
 
 def run(folder: Path, given: Settings = BASELINE, *, resume: bool = False, workers: int = 0) -> State:

@@ -18,27 +18,32 @@ The last two are of `atto` in float32 on ONNX Runtime's CPU provider.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
+import subprocess
 import sys
 import tempfile
-import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import onnx_ir as ir
+from rich.console import Console
 
+from export.graphs import GraphOptions, GraphPair, Limits, build_graphs
+from export.pipeline import Options, export_bundle, load_source
+from spd.bundle import Bundle, open_bundle
+from spd.bundle.contract import contract
 from spd.commands.cli import Command, note, write_stdout
-from tools.bench.worker import Worker
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from export.graphs import GraphOptions, GraphPair
-    from spd.bundle import Bundle
+from spd.commands.progress import Phases
+from spd.config import PRESETS
+from spd.files import write_atomically
+from spd.models import seeded
+from spd.runtime.backend import cache_nbytes
+from spd.runtime.machine import package_versions
+from tools.bench.macs import macs_of
 
 COMMITTED = Path(__file__).with_name("bench_counts.json")
 
@@ -50,7 +55,6 @@ DEPENDENT = ("encoder_nodes", "decoder_nodes", "decoder_bytes_per_point", "host_
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Shape"})
 """Operators that write nothing large: the same bytes in another shape, or a shape."""
 
-CALLS, WARM_UP = 64, 8
 ASK = "if that is meant: python -m tools.bench_check --update"
 
 Counts = dict[str, int]
@@ -61,41 +65,26 @@ class Case:
     """A network whose graphs are counted."""
 
     preset: str
-    height: int
-    """Of the image, pixels."""
-    width: int
-    """Of the image, pixels."""
+    options: GraphOptions
+    """As the export takes them."""
     precisions: tuple[str, ...]
-    max_points: int = 4096
-    opset: int = 20
-    with_routes: bool = False
 
     @property
     def name(self) -> str:
         """As in the committed file."""
-        return f"{self.preset} {self.height}x{self.width}"
-
-    @property
-    def options(self) -> GraphOptions:
-        """As the export takes them."""
-        from export.graphs import GraphOptions, Limits  # torch
-
-        limits = Limits(max_points=self.max_points)
-        return GraphOptions(self.height, self.width, limits, self.opset, self.with_routes)
+        return f"{self.preset} {self.options.height}x{self.options.width}"
 
 
-TINY = Case("tiny", 480, 640, ("fp32", "fp16"))
+TINY = Case("tiny", GraphOptions(480, 640), ("fp32", "fp16"))
 """What `spd-export --seed-checkpoint tiny` gives."""
-ATTO = Case("atto", 160, 192, ("fp32", "fp16", "bf16"), max_points=512, opset=22, with_routes=True)
+ATTO = Case(
+    "atto", GraphOptions(160, 192, Limits(max_points=512), opset=22, with_routes=True), ("fp32", "fp16", "bf16")
+)
 """What the tests export."""
 
 
 def counts_of_graphs(graphs: GraphPair, bundle_bytes: int) -> Counts:
     """The figures of a pair of graphs; `bundle_bytes` is what they keep of an image."""
-    import onnx_ir as ir
-
-    from tools.bench.macs import macs_of
-
     encoder, decoder = (ir.to_proto(model).graph for model in (graphs.encoder, graphs.decoder))
     one, two = (macs_of(decoder, points=count) for count in (1, 2))
     return {
@@ -124,92 +113,27 @@ def written_bytes(model: ir.Model, points: int) -> int:
 
 def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
     """The figures of a bundle by precision, and of its runtime under `runtime`."""
-    import onnx_ir as ir
-
-    from export.graphs import GraphPair  # torch
-    from spd.runtime.backend import cache_nbytes
-
     found = {}
     for precision in bundle.manifest.precisions:
         graphs = GraphPair(*(ir.load(bundle.graph(graph, precision)) for graph in ("encoder", "decoder")))
         found[precision] = counts_of_graphs(graphs, cache_nbytes(bundle.manifest.contract, precision))
-    with Worker(runtime_counts, bundle.path) as worker:  # what else a process has loaded moves them by some bytes
-        return {**found, "runtime": worker.made()}
+    command = [sys.executable, "-m", "tools.bench.host", str(bundle.path.absolute())]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, check=True)
+    return {**found, "runtime": json.loads(done.stdout)}
 
 
 def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dict[str, Counts]:
-    """The figures of the graphs of a case by precision, which are built for it; takes 20 s each for `tiny`."""
-    from export.graphs import build_graphs  # torch
-    from spd.bundle.contract import contract
-    from spd.config import PRESETS
-    from spd.models import seeded
-    from spd.runtime.backend import cache_nbytes
-
+    """The figures of a case by precision. Its graphs are built for that, 20 s each for `tiny`."""
     model = seeded(PRESETS[case.preset])
-    tensors = contract(model.config, case.height, case.width, case.with_routes)
+    tensors = contract(model.config, case.options.height, case.options.width, case.options.with_routes)
     return {
         precision: counts_of_graphs(build_graphs(model, precision, case.options), cache_nbytes(tensors, precision))
         for precision in precisions or case.precisions
     }
 
 
-def runtime_counts(path: Path) -> Counts:
-    """What `scene.depth` allocates in steady state, on ONNX Runtime's CPU provider in float32."""
-    import numpy as np
-
-    import spd
-
-    model = spd.load(path, "onnxruntime-cpu", precision="fp32", threads=1)
-    height, width = model.size
-    scene = model.encode(np.zeros((height, width, 3), dtype=np.uint8))
-    points = np.random.default_rng(0).uniform((0, 0), (width, height), size=(256, 2))
-
-    def peak(count: int) -> int:
-        """Most bytes in use during a call, beyond those before it."""
-        for _ in range(WARM_UP):
-            scene.depth(points[:count])
-        tracemalloc.start()
-        try:
-            peaks = []
-            for _ in range(3):
-                gc.collect()
-                tracemalloc.reset_peak()
-                before, _ = tracemalloc.get_traced_memory()
-                scene.depth(points[:count])
-                peaks.append(tracemalloc.get_traced_memory()[1] - before)
-        finally:
-            tracemalloc.stop()
-        return min(peaks)
-
-    def left_over(calls: int) -> int:
-        """Python's memory blocks after some calls, beyond those before them."""
-        gc.collect()
-        gc.disable()  # or cycles would be collected, or not, as it happens
-        try:
-            before = sys.getallocatedblocks()
-            for _ in range(calls):
-                scene.depth(points[:16])
-            return sys.getallocatedblocks() - before
-        finally:
-            gc.enable()
-
-    left_over(4 * CALLS)  # until then lists of free objects may still grow, by some 200 blocks in all
-    return {
-        # Of two K, so that what does not grow with them, which differs between versions of Python, falls out.
-        "host_bytes_per_point": round((peak(256) - peak(128)) / 128),
-        # Likewise what the counting itself leaves, a few.
-        "retained_blocks_per_call": round((left_over(3 * CALLS) - left_over(CALLS)) / (2 * CALLS)),
-    }
-
-
 def count_all() -> dict[str, dict[str, Counts]]:
     """All figures by case and precision; takes two minutes on one core."""
-    from rich.console import Console
-
-    from export.pipeline import Options, export_bundle, load_source  # torch
-    from spd.bundle import open_bundle
-    from spd.commands.progress import Phases
-
     phases = Phases(Console(stderr=True))
     with tempfile.TemporaryDirectory() as folder:
         options = Options(ATTO.options, ATTO.precisions, "atto", verify=False)
@@ -243,8 +167,6 @@ def read_committed() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of `PACKAGES` here, without what a build adds to them."""
-    from spd.runtime.machine import package_versions  # for --help
-
     found = {package: number.partition("+")[0] for package, number in package_versions(PACKAGES).items()}
     return {package: found.get(package) for package in PACKAGES}
 
@@ -255,8 +177,6 @@ def main(update: bool) -> None:
     """Compare what the graphs cost, counted rather than timed, with tools/bench_counts.json."""
     found = count_all()
     if update:
-        from spd.files import write_atomically
-
         with write_atomically(COMMITTED) as file:
             file.write((json.dumps({"versions": versions(), "counts": found}, indent=1) + "\n").encode())
         note(f"{COMMITTED} is written")

@@ -14,7 +14,7 @@ from spd.commands.cli import Command, note
 @click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("packed", type=click.Path(dir_okay=False, path_type=Path))
 def main(checkpoint: Path, packed: Path) -> None:
-    """Write the weights of CHECKPOINT to PACKED (.safetensors) in float16; training state is left behind."""
+    """Write the weights of CHECKPOINT to PACKED (.safetensors) in float16; training state is left out."""
     import torch  # seconds to import
 
     if packed.suffix != ".safetensors":

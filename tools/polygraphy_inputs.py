@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.gate import check_images
 from spd.errors import BundleError, InputError, SPDError
-from spd.preprocess import Letterbox, read_image
+from spd.images import read_image
+from spd.preprocess import Letterbox
 
 DEFAULT_POINTS = 256
 
@@ -69,7 +70,7 @@ def feed(model: Path, settings: os._Environ[str] | dict[str, str]) -> Feed:
         InputError: K is not a number that the bundle takes, or the graph is bfloat16, which numpy does not have.
     """
     bundle = open_bundle(model.parent)
-    graph, precision = _which(bundle, model.name)
+    graph, precision = _graph_and_precision(bundle, model.name)
     manifest = bundle.manifest
     height, width = manifest.height, manifest.width
     image = check_images(height, width)[:1]
@@ -78,12 +79,12 @@ def feed(model: Path, settings: os._Environ[str] | dict[str, str]) -> Feed:
         image = Letterbox.fit(*photo.size, width, height).apply(photo)[None]
     if graph == "encoder":
         return {"image": image}
-    count = _count(settings.get("SPD_POINTS"), manifest.max_points)
+    count = _point_count(settings.get("SPD_POINTS"), manifest.max_points)
     points = np.random.default_rng(0).uniform((0, 0), (width, height), size=(1, count, 2))
-    return {**_cache(bundle, precision, image), "points": points.astype(np.float32)}
+    return {**_encoder_outputs(bundle, precision, image), "points": points.astype(np.float32)}
 
 
-def _which(bundle: Bundle, name: str) -> tuple[str, str]:
+def _graph_and_precision(bundle: Bundle, name: str) -> tuple[str, str]:
     """Graph and precision of a file of a bundle."""
     for precision, files in bundle.manifest.graphs.items():
         for graph, file in files.items():
@@ -96,7 +97,7 @@ def _which(bundle: Bundle, name: str) -> tuple[str, str]:
     )
 
 
-def _count(text: str | None, limit: int) -> int:
+def _point_count(text: str | None, limit: int) -> int:
     if not text:
         return min(DEFAULT_POINTS, limit)
     if not text.isdecimal() or not 1 <= int(text) <= limit:
@@ -104,7 +105,7 @@ def _count(text: str | None, limit: int) -> int:
     return int(text)
 
 
-def _cache(bundle: Bundle, precision: str, image: NDArray[np.uint8]) -> Feed:
+def _encoder_outputs(bundle: Bundle, precision: str, image: NDArray[np.uint8]) -> Feed:
     """The encoder's outputs by name, as ONNX Runtime computes them on the CPU."""
     import onnxruntime  # after what can be refused
 

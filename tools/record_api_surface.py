@@ -88,7 +88,7 @@ def _signatures(name: str, function: Any, module: ModuleType) -> list[str]:
 
 
 def to_json(surface: dict[str, Any]) -> str:
-    """The text of a surface file: a line for each class, so that a new release is a readable difference."""
+    """The text of a surface file. A line for each class makes a new release a readable difference."""
     lines = ["{", f' "version": {json.dumps(surface["version"])},']
     for section in ("enums", "classes", "functions"):
         entries = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in surface[section].items()]

@@ -21,7 +21,7 @@ def main(path: Path, seed: int, size: tuple[int, int]) -> None:
     height, width = size
     kinds = Image.registered_extensions()
     if path.suffix.lower() not in kinds:
-        raise click.UsageError(f"{path} ends in {path.suffix!r}, which is no picture; take .png or .jpg")
+        raise click.UsageError(f"{path} ends in {path.suffix!r}, expected a picture such as .png or .jpg")
     with write_atomically(path) as file:
         Image.fromarray(render_room(seed, height, width).image).save(file, format=kinds[path.suffix.lower()])
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from spd.data.pairs import Pair
 from spd.errors import DataError, ImageError
-from spd.preprocess import read_image
+from spd.images import read_image
 
 MANIFEST = "manifest.csv"
 
@@ -64,19 +64,19 @@ class RgbdSamples:
         row = self.rows[index]
         rgb, depth = self.folder / row["rgb_file"], self.folder / row["depth_file"]
         try:
-            return Pair(_image(rgb), _depth(depth, row["depth_decode"]), str(rgb))
+            return Pair(_read_photo(rgb), _read_depth(depth, row["depth_decode"]), str(rgb))
         except (ImageError, OSError, ValueError) as error:
             raise DataError(f"{row['id']} cannot be read: {error}") from error
 
 
-def _image(path: Path) -> npt.NDArray[np.uint8]:
+def _read_photo(path: Path) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]; an .npy holds 0..1."""
     if path.suffix == ".npy":
         return np.asarray(np.round(np.load(path) * 255), np.uint8)
     return np.asarray(read_image(path))
 
 
-def _depth(path: Path, decode: str) -> npt.NDArray[np.float32]:
+def _read_depth(path: Path, decode: str) -> npt.NDArray[np.float32]:
     """float32 [H, W] metres, 0 where unknown."""
     if decode == "npy_m":
         return np.asarray(np.load(path), np.float32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from spd.commands.places import writable
 from spd.version import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spd.bundle import Bundle
 
 DEFAULT_POINTS = 256
@@ -40,7 +44,7 @@ RUN_ONLY = ("backend", "runs", "threads", "peak_gflops", "bandwidth", "picture")
 """Options about running the graphs."""
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, extra="profile", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--backend",
@@ -133,8 +137,7 @@ def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path 
     report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
     if out is not None:
         _write_json(out, report.as_dict())
-    console = Console()
-    show(report, console if console.is_terminal else Console(width=160))
+    _print(partial(show, report), 160)
 
 
 def _profile(
@@ -151,7 +154,11 @@ def _profile(
     from engines.profile.run import profile
     from engines.profile.times import Settings
     from spd.commands.progress import Phases
+    from spd.files import write_atomically
 
+    if picture is not None:
+        from engines.profile.picture import draw  # what it needs may be missing: known before anything is measured
+        from spd.utils.plots import write_png
     # Drawing a bar ten times a second would take time from what is measured.
     phases = Phases(Console(stderr=True), live=False)
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
@@ -165,13 +172,20 @@ def _profile(
     if out is not None:
         _write_json(out, report.as_dict())
     if picture is not None:
-        from engines.profile.picture import draw
-        from spd.files import write_atomically
-
         with write_atomically(picture) as file:
-            draw(report).save(file, format="PNG")
+            write_png(draw(report), file)
+    _print(partial(show, report), 120)
+
+
+def _print(show: Callable[[Console], None], width: int) -> None:
+    """Print tables, `width` characters wide where there is no terminal."""
+    from rich.console import Console
+
     console = Console()
-    show(report, console if console.is_terminal else Console(width=120))
+    console = console if console.is_terminal else Console(width=width)
+    with console.capture() as captured:
+        show(console)
+    write_stdout(captured.get().encode(console.encoding, "replace"))
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.errors import BackendError
-from spd.runtime.available import unavailable
+from spd.runtime.available import require
+from spd.runtime.machine import cores
 
 SECONDS = 0.5
 """Spent on each measurement."""
@@ -78,9 +79,7 @@ def measure(settings: Settings, flops: float | None = None, bandwidth: float | N
 def _measure(settings: Settings, flops: float | None, bandwidth: float | None) -> Machine:
     """Measure what is not given."""
     backend = "onnxruntime-cuda" if settings.backend == "tensorrt" else settings.backend
-    reason = unavailable(backend)
-    if reason is not None:
-        raise BackendError(f"{backend} cannot run here: {reason}")
+    require(backend)
     precision = settings.precision if backend == "onnxruntime-cuda" else "fp32"
     known = " and ".join(name for name, value in (("rate", flops), ("bandwidth", bandwidth)) if value is not None)
     measured = f"measured with {backend}, matrices of {SIDE[backend]} x {SIDE[backend]} in {precision}"
@@ -135,14 +134,13 @@ def _shortest_seconds(
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or cores()
     with redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=[PROVIDERS[backend]], enable_fallback=0
+        model.SerializeToString(), options, providers=PROVIDERS[backend], enable_fallback=0
     )
-    if session.get_providers()[0] != PROVIDERS[backend]:
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise BackendError(f"{backend} cannot run here: its CUDA and cuDNN versions must match those installed")
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(values, device))

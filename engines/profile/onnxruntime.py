@@ -17,6 +17,7 @@ from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, 
 from engines.profile.trace import read_trace
 from spd.bundle import Bundle
 from spd.errors import BackendError, one_line
+from spd.runtime.machine import cores
 
 
 def profile_onnxruntime(
@@ -106,11 +107,10 @@ def _profiling_session(path: Path, settings: Settings, prefix: Path, optimised: 
     options.enable_profiling = True
     options.profile_file_prefix = str(prefix)
     options.optimized_model_filepath = str(optimised)
-    if settings.threads is not None:
-        options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = settings.threads or cores()
     try:
         return onnxruntime.InferenceSession(
-            str(path), options, providers=[PROVIDERS[settings.backend]], enable_fallback=0
+            str(path), options, providers=PROVIDERS[settings.backend], enable_fallback=0
         )
     except Exception as error:  # its exceptions share no base class
         raise BackendError(f"{settings.backend} cannot profile {path}: {one_line(error)}") from error

@@ -16,8 +16,8 @@ from engines.profile.times import Settings
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.gate import check_images
 from spd.commands.progress import Phases
-from spd.errors import BackendError, InputError
-from spd.runtime.available import unavailable
+from spd.errors import InputError
+from spd.runtime.available import require
 
 
 def inputs(height: int, width: int, points: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -41,11 +41,7 @@ def check(bundle: Bundle, settings: Settings) -> None:
         raise InputError(
             f"K = {settings.points} is in no bucket of {bundle.path}, which takes 1 to {limit} points a call"
         )
-    if settings.backend == "onnxruntime-cpu" and settings.precision == "bf16":
-        raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    reason = unavailable(settings.backend)
-    if reason is not None:
-        raise BackendError(f"{settings.backend} cannot run here: {reason}")
+    require(settings.backend, settings.precision)
     import_onnx()
 
 

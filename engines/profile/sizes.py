@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from spd.errors import BackendError, BundleError
+from spd.extras import pip_install
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
@@ -19,7 +20,7 @@ def import_onnx() -> Any:
     try:
         import onnx  # needed to profile, not to build engines
     except ImportError as error:
-        raise BackendError("onnx is missing: pip install 'spd-depth[profile]'") from error
+        raise BackendError(f"onnx is missing: {pip_install('profile')}") from error
     return onnx
 
 

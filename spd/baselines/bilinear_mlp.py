@@ -10,6 +10,7 @@ import timm
 from torch import Tensor, nn
 
 from spd.config import STRIDES, SPDConfig, check_size
+from spd.models.precision import in_float32
 from spd.models.pyramid_neck import Projection
 from spd.models.sampling import bilinear
 from spd.models.spd import normalised
@@ -81,5 +82,5 @@ class BilinearMLP(nn.Module):
     def decode(self, cache: L1Cache, points_BK2: Tensor) -> tuple[Tensor, None]:
         """Depth in metres [B, K] of points (u, v) [B, K, 2] in pixels, and None where SPD gives its routes."""
         f_BKC = bilinear(cache.l1, points_BK2[:, :, None] / STRIDES[0])[:, :, 0]
-        log_depth_BK1 = self.w_2(nn.functional.gelu(self.w_1(f_BKC)))
+        log_depth_BK1 = in_float32(self.w_2, nn.functional.gelu(self.w_1(f_BKC)))
         return log_depth_BK1[..., 0].exp(), None

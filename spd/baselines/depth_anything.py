@@ -16,7 +16,9 @@ from PIL import Image
 
 from spd.baselines.depth_anything_weights import PATCH, SIZE, load_weights, random_small
 from spd.errors import BackendError, InputError, PointsError
-from spd.preprocess import ImageSource, inside, read_image
+from spd.extras import pip_install
+from spd.images import ImageSource, read_image
+from spd.preprocess import inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,8 +115,10 @@ class DepthAnything:
         """
         import torch  # as above
 
+        from spd.utils.float32 import true_float32
+
         shown = read_image(image)
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32():
             dense_1HW = self.model(self.preprocess(shown)).predicted_depth
         return DenseScene(dense_1HW[0].float().cpu().numpy(), shown.width, shown.height, self.relative)
 
@@ -157,7 +161,7 @@ def load_depth_anything(source: str | Path | None, size: int = SIZE) -> DepthAny
     """
     missing = [package for package in ("torch", "transformers") if find_spec(package) is None]
     if missing:
-        raise BackendError(f"Depth Anything needs {' and '.join(missing)}: pip install 'spd-depth[train]'")
+        raise BackendError(f"Depth Anything needs {' and '.join(missing)}: {pip_install('train')}")
     if source is None:
         return DepthAnything(random_small(), "Depth Anything V2 Small with random weights", size)
     return DepthAnything(load_weights(source), str(source), size)

@@ -6,6 +6,7 @@ beside the plan and never in it, and is compared with the machine before the pla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,15 +59,13 @@ class PlanRecord:
     target: Target
     hardware_compatibility: str
     """One of `HARDWARE_LEVELS`."""
-    version_compatible: bool
-    """Whether TensorRT of another minor version may run it."""
     profiles: tuple[PlanProfile, ...]
     options: Mapping[str, Any]
-    """How it was built, for people: workspace, optimisation level, TF32 and so on."""
+    """How it was built, for people: workspace, optimisation level and so on."""
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        return asdict(self)
+        return {**asdict(self), "version_compatible": False}  # without it, earlier versions refuse the whole bundle
 
     @classmethod
     def from_dict(cls, values: Any) -> PlanRecord:
@@ -83,16 +82,15 @@ class PlanRecord:
         if level not in HARDWARE_LEVELS:
             raise ValueError(f"hardware_compatibility {level!r}")
         target = _object(fields.get("target"), "target")
-        version_compatible, profiles = fields.get("version_compatible"), fields.get("profiles")
-        if not isinstance(version_compatible, bool) or not isinstance(profiles, list) or not profiles:
-            raise ValueError("version_compatible or profiles missing")
+        profiles = fields.get("profiles")
+        if not isinstance(profiles, list) or not profiles:
+            raise ValueError(f"profiles is {profiles!r}, expected a list with at least one")
         return cls(
             graph=graph,
             precision=precision,
             file=file,
             target=Target(**{key: _text(target, key) for key in Target.__dataclass_fields__}),
             hardware_compatibility=level,
-            version_compatible=version_compatible,
             profiles=tuple(_profile(_object(item, "profile"), graph) for item in profiles),
             options=_object(fields.get("options"), "options"),
         )
@@ -105,11 +103,9 @@ class PlanRecord:
             rebuild: the command that builds it for this machine, for the message.
 
         Raises:
-            BackendError: TensorRT or the GPU is another one than the plan was built for.
+            BackendError: TensorRT or the GPU is another one than the plan was built for, or the driver is older.
         """
-        if self.target.tensorrt != here.tensorrt and not (
-            self.version_compatible and self.target.tensorrt.split(".")[0] == here.tensorrt.split(".")[0]
-        ):
+        if self.target.tensorrt != here.tensorrt:
             raise BackendError(
                 f"{self.file} was built with TensorRT {self.target.tensorrt}, this is {here.tensorrt}; "
                 f"rebuild it: {rebuild}"
@@ -119,6 +115,13 @@ class PlanRecord:
                 f"{self.file} was built for {self.target.gpu} (compute capability {self.target.compute_capability}), "
                 f"this is {here.gpu} ({here.compute_capability}); rebuild it: {rebuild}"
             )
+        # A plan holds code that the driver of its machine compiled, and an older driver may not know its format
+        # (NVIDIA/TensorRT#3911). A newer one does.
+        if _version(here.driver) < _version(self.target.driver):
+            raise BackendError(
+                f"{self.file} was built with a driver for CUDA {self.target.driver}, the driver here is for CUDA "
+                f"{here.driver}; update the driver, or rebuild it: {rebuild}"
+            )
 
     def _gpu_fits(self, here: Target) -> bool:
         if self.hardware_compatibility == "ampere_plus":
@@ -126,6 +129,10 @@ class PlanRecord:
         if self.hardware_compatibility == "same_compute_capability":
             return here.compute_capability == self.target.compute_capability
         return (here.gpu, here.compute_capability) == (self.target.gpu, self.target.compute_capability)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

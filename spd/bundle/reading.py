@@ -1,7 +1,8 @@
 """Opening a bundle, and handing out its files.
 
 A bundle is data from elsewhere: the manifest is checked field by field, file names must be plain names inside the
-folder, and every file is compared with its sha256 before it is opened.
+folder, and every file is compared with its sha256 before it is opened. A file may be a link to anywhere, as in a model
+hub's cache or on a mounted volume: its content decides.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
 from spd.errors import BundleError
+from spd.files import CHECKPOINT_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Bundle:
         """Path of a file of the bundle, its size and sha256 checked.
 
         Raises:
-            BundleError: the file is not in the manifest, missing, a link, or not the one that was exported.
+            BundleError: the file is not in the manifest, missing, or not the one that was exported.
         """
         path = self.path / name
         record = self.manifest.files.get(name)
@@ -45,8 +47,6 @@ class Bundle:
             raise BundleError(f"{self.path / MANIFEST} does not list {name}; export the bundle again")
         if not path.is_file():
             raise BundleError(f"{path} is missing: the bundle is incomplete; copy it again or export it again")
-        if path.resolve().parent != self.path.resolve():
-            raise BundleError(f"{path} is a link that leaves the bundle; do not use this bundle")
         if path.stat().st_size != record.bytes or FileRecord.of(path) != record:
             raise BundleError(
                 f"{path} is not the file that was exported (its sha256 differs from the manifest's); "
@@ -64,7 +64,7 @@ def open_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     if not folder.is_dir():
         if folder.exists():
-            kinds = "a bundle's folder, made by spd-export, or a checkpoint (.pt, .pth, .safetensors)"
+            kinds = f"a bundle's folder, made by spd-export, or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
             raise BundleError(f"{folder} is a file, expected {kinds}")
         raise BundleError(f"{folder} does not exist, expected a bundle; make one with: spd-export --out {folder}")
     if not (folder / MANIFEST).is_file():

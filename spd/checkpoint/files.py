@@ -1,58 +1,47 @@
 """What is in a checkpoint file, read without running it and without a look at the network.
 
-A checkpoint is `.pt` or `.pth` (read with `weights_only=True`, always) or `.safetensors`. Its weights are a state dict,
-bare or under one of `CONTAINERS`, with or without the prefixes that DistributedDataParallel and torch.compile add.
+A `.safetensors` file holds tensors by name, and text beside them. An `.index.json` file names the files that hold the
+parts of one checkpoint. Every other file is a pickle by torch.save, read with `weights_only=True`, always.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
 import torch
-from torch import Tensor
 
+from spd.checkpoint.protocols import in_protocol_2
 from spd.errors import CheckpointError, one_line
+from spd.files import CHECKPOINT_SUFFIXES, checkpoint_suffix, why_no_checkpoint
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
-"""Files that can be read and written."""
-
-CONTAINERS = ("ema", "model", "state_dict", "model_state_dict")
-"""Where a file may keep its weights, best first: `ema`, the average that one evaluates; the others mean the same."""
-
-PREFIXES = ("module.", "_orig_mod.")
-"""Added to every name by DistributedDataParallel and by torch.compile."""
-
-ENTRIES = ("config", "network", "image_size")
-"""What a file may say beside the weights."""
+INDEX = ".index.json"
 
 RESAVE = "resave it where it was made with: torch.save(model.state_dict(), 'weights.pt')"
 NAMES_SHOWN = 3
-DEPTH = 3  # containers inside each other; a pickle can hold itself
+CHARACTERS_SHOWN = 120
 
 
 class Content(NamedTuple):
     """What a file holds, not checked yet."""
 
-    weights: Any
-    """A state dict, or containers around one."""
-    config: Any
-    """The values of the network's config; None if the file does not say."""
-    network: Any
-    """Which network it is; None if the file does not say."""
-    image_size: Any
-    """Height and width of the images it was trained on; None if the file does not say."""
+    values: Any
+    """Tensors by name, or containers around them."""
+    said: Mapping[str, Any]
+    """What may describe the network, by name: entries beside the weights."""
 
 
 def check_suffix(path: Path) -> None:
-    """Raise CheckpointError unless a file of that name can be read and written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise CheckpointError(f"{path} has the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
+    """Raise CheckpointError unless a checkpoint of that name can be written."""
+    if checkpoint_suffix(path) in (None, INDEX):
+        expected = ", ".join(suffix for suffix in CHECKPOINT_SUFFIXES if suffix != INDEX)
+        raise CheckpointError(f"{path} has the suffix {path.suffix!r}, expected one of {expected}")
 
 
 def read(path: Path) -> Content:
@@ -61,20 +50,21 @@ def read(path: Path) -> Content:
     Raises:
         CheckpointError: it is missing, damaged, of another kind, or holds code.
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}, expected a checkpoint ({', '.join(SUFFIXES)})")
-    check_suffix(path)
     try:
-        if path.stat().st_size == 0:
-            raise CheckpointError(f"{path} is empty, expected a checkpoint; copy it again")
-        if path.suffix.lower() == ".safetensors":
-            return _safetensors(path)
-        content = unpickled(path, path)
+        if reason := why_no_checkpoint(path):
+            raise CheckpointError(f"{path} {reason}")
+        return _shards(path) if checkpoint_suffix(path) == INDEX else _file(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {one_line(error)}") from error
-    entries = content if isinstance(content, dict) else {}
-    return Content(content, *(entries.get(key) for key in ENTRIES))
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or one_line(error)}") from error
+
+
+def _file(path: Path) -> Content:
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty, expected a checkpoint; copy it again")
+    if checkpoint_suffix(path) == ".safetensors":
+        return _safetensors(path)
+    values = unpickled(path, path)
+    return Content(values, {} if not isinstance(values, Mapping) else values)
 
 
 def _safetensors(path: Path) -> Content:
@@ -84,13 +74,38 @@ def _safetensors(path: Path) -> Content:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole .safetensors file: {one_line(error)}; copy it again") from error
-    said = {}
-    for key in ENTRIES:
-        try:
-            said[key] = json.loads(metadata[key]) if key in metadata else None
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: its {key} is not JSON: {one_line(error)}; save it again") from error
-    return Content(weights, **said)
+    return Content(weights, {key: _json_or_text(text) for key, text in metadata.items()})
+
+
+def _json_or_text(text: str) -> Any:
+    """A value of a .safetensors file's metadata: JSON where SPD wrote it, any text where another program did."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _shards(path: Path) -> Content:
+    """All tensors of the files that an index names."""
+    try:
+        names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
+        files = [path.parent / name for name in names]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no index of shards: it has no weight_map of file names") from error
+    # A name that leads out of the folder could make a stranger's index read any file.
+    if wrong := [name for name, file in zip(names, files, strict=True) if Path(name).name != name or _no_shard(file)]:
+        raise CheckpointError(f"{path} names files that are not shards in its folder ({some_names(wrong)})")
+    weights: dict[Any, Any] = {}
+    for file in files:
+        values = _file(file).values
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"{file} holds no tensors by name, expected a shard of {path.name}; {RESAVE}")
+        weights |= values
+    return Content(weights, {})
+
+
+def _no_shard(file: Path) -> bool:
+    return not file.is_file() or checkpoint_suffix(file) in (None, INDEX)
 
 
 def unpickled(file: Path, path: Path, mmap: bool = False) -> Any:
@@ -100,44 +115,37 @@ def unpickled(file: Path, path: Path, mmap: bool = False) -> Any:
         CheckpointError: the file is damaged, is no PyTorch checkpoint, or holds code.
         OSError: the file cannot be read.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
-        raise
-    except Exception as error:  # a broken pickle can raise anything
-        if found := re.search(r"(?<=GLOBAL )[\w.]+|TorchScript", str(error)):
+    # timm keeps its settings in a Namespace, which is a dict with another syntax.
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        warnings.simplefilter("ignore")  # torch warns of pickles that it then refuses
+        try:
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+            except Exception as error:  # a broken pickle can raise anything
+                if "Unsupported operand" not in str(error):
+                    raise
+            return torch.load(in_protocol_2(file), map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:
+            if found := re.search(r"(?<=GLOBAL )[\w.]+|TorchScript", str(error)):
+                raise CheckpointError(
+                    f"{path} holds code or objects other than tensors ({some_names([found[0]])}), which are never "
+                    f"run; {RESAVE}"
+                ) from error
             raise CheckpointError(
-                f"{path} holds code or objects other than tensors ({found[0]}), which are never run; {RESAVE}"
+                f"{path} is damaged or not a PyTorch checkpoint; copy it again, or {RESAVE}"
             ) from error
-        raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint; copy it again, or {RESAVE}") from error
 
 
-def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The weights by name out of what a file holds, without containers and prefixes.
-
-    Raises:
-        CheckpointError: there are none, or there are other things among them.
-    """
-    entries = content if isinstance(content, Mapping) else {}
-    for _ in range(DEPTH):
-        inner = (entries[key] for key in CONTAINERS if isinstance(entries.get(key), Mapping))
-        entries = next(inner, entries)
-    # n_averaged is the counter of AveragedModel, torch's own moving average.
-    weights = {key: value for key, value in entries.items() if key not in (*ENTRIES, "n_averaged")}
-    others = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if not weights or others:
-        found = f"entries that are no tensors ({some_names(others)})" if others else "no tensors by name"
-        raise CheckpointError(
-            f"{path} holds {found}, expected a state dict, bare or under {', '.join(CONTAINERS)}; {RESAVE}"
-        )
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in weights)), None):
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return weights
+def some_names(names: Iterable[Any]) -> str:
+    """The first few of some names that may come from a file: printable and not too long."""
+    names = list(names)
+    return ", ".join([shown(name) for name in names[:NAMES_SHOWN]] + ["..."] * (len(names) > NAMES_SHOWN))
 
 
-def some_names(names: list[str]) -> str:
-    """The first few of some names that may come from a file."""
-    shown = [name if name.isprintable() and len(name) <= 120 else ascii(name[:120]) for name in names[:NAMES_SHOWN]]
-    return ", ".join(shown + ["..."] * (len(names) > NAMES_SHOWN))
+def shown(value: Any) -> str:
+    """A name or message with something from a file in it: printable and not too long."""
+    text = value if isinstance(value, str) else str(value)
+    cut = text if len(text) <= CHARACTERS_SHOWN else text[:CHARACTERS_SHOWN] + "..."
+    return cut if cut.isprintable() else ascii(cut)

@@ -3,9 +3,13 @@
 | what happened | stderr | exit code |
 |---|---|---|
 | an SPDError, or a file that cannot be read or written | `Error: ...`, one line | 1 |
+| a package is missing that an extra brings, or no thread or memory is left | `Error: ...`, one line | 1 |
 | wrong arguments (`click.UsageError`) | usage and `Error: ...` | 2 |
 | Ctrl-C | `Interrupted.` | 130 |
-| the reader of stdout went away (`| head`) | nothing | 141 |
+| the reader of stdout or stderr went away (`| head`) | nothing | 141 |
+| stderr cannot be written | nothing | 1 |
+
+What is not in the table is a mistake of our own, and ends with a traceback.
 """
 
 from __future__ import annotations
@@ -14,12 +18,16 @@ import errno
 import os
 import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import click
 
 from spd.config import PRESETS, check_size
-from spd.errors import SPDError
+from spd.errors import SPDError, one_line
+from spd.extras import how_to_install
+from spd.files import CHECKPOINT_WEIGHTS
 
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a command ended by Ctrl-C."""
@@ -30,27 +38,75 @@ BROKEN_PIPE = 141
 class Command(click.Command):
     """A click command that ends as the table above says; use it with `@click.command(cls=Command)`."""
 
+    def __init__(self, *args: Any, extra: str | None = None, **options: Any) -> None:
+        """Take what click.Command takes.
+
+        Args:
+            args: as in click.Command.
+            extra: the extra of this project that brings all that the command needs.
+            options: as in click.Command.
+        """
+        super().__init__(*args, **options)
+        self.extra = extra
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command as a program."""
+        _replace_closed_streams()
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # stderr cannot be written: nothing can be said
+            _drop(sys.stdout)
+            _drop(sys.stderr)
+            sys.exit(BROKEN_PIPE if isinstance(error, BrokenPipeError) else 1)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the arguments; --help and --version print and exit here."""
+        with self._folded_errors(), _named_stdout():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        with self._folded_errors():
+            result = super().invoke(ctx)
+            with _named_stdout():
+                sys.stdout.flush()  # what fails when Python exits ends with 120
+            return result
+
+    @contextmanager
+    def _folded_errors(self) -> Iterator[None]:
+        """Turn errors into those that click shows in one line."""
         try:
-            return super().invoke(ctx)
+            yield
         except SPDError as error:
             raise click.ClickException(_one_line(str(error))) from error
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("Interrupted.", err=True)
-            ctx.exit(INTERRUPTED)
+        except (KeyboardInterrupt, click.Abort) as error:
+            raise _interrupted() from error
         except ImportError as error:
             # Ctrl-C while a C extension is imported comes out as an ImportError.
-            if not isinstance(error.__cause__, KeyboardInterrupt):
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise _interrupted() from error
+            install = how_to_install(error.name or "", self.extra) if isinstance(error, ModuleNotFoundError) else None
+            if install is None:
                 raise
-            click.echo("Interrupted.", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            _drop_stdout()
-            ctx.exit(BROKEN_PIPE)
+            raise click.ClickException(f"{error.name} is missing: {install}") from error
+        except BrokenPipeError as error:
+            _drop(sys.stdout)
+            raise click.exceptions.Exit(BROKEN_PIPE) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""
             raise click.ClickException(_one_line(f"{where}{error.strerror or error}")) from error
+        except RuntimeError as error:
+            if not str(error).startswith("can't start new thread"):
+                raise
+            message = "the system allows no more threads; raise the limit (ulimit -u, or that of the container)"
+            raise click.ClickException(message) from error
+        except MemoryError as error:
+            raise click.ClickException(f"the memory is full: {one_line(error)}") from error
+
+
+def _interrupted() -> click.exceptions.Exit:
+    click.echo("Interrupted.", err=True)
+    return click.exceptions.Exit(INTERRUPTED)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
@@ -71,6 +127,16 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic 
         return height, width
 
 
+checkpoint_weights = click.option(
+    "--weights",
+    type=click.Choice(CHECKPOINT_WEIGHTS),
+    default="auto",
+    show_default=True,
+    help="Weights of a checkpoint that has averaged ones (EMA, SWA) and raw ones; auto prefers the averaged.",
+)
+"""The option of every command that takes a checkpoint."""
+
+
 def note(message: str) -> None:
     """Print one line for a person on stderr; stdout is for results."""
     click.echo(_one_line(message), err=True)
@@ -82,18 +148,26 @@ def write_stdout(data: bytes) -> None:
     Raises:
         OSError: with `standard output` as its `filename`.
     """
-    if sys.stdout is None:  # closed by the caller, as with >&-
-        raise OSError(errno.EBADF, "is closed", "standard output")
     rest = memoryview(data)
-    try:
+    with _named_stdout():
         while rest:  # under PYTHONUNBUFFERED this is a raw file, which writes what a pipe has room for
             rest = rest[sys.stdout.buffer.write(rest) :]
         sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _named_stdout() -> Iterator[None]:
+    """Give an error of stdout its name; other errors bring their own."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        _drop_stdout()
-        raise OSError(error.errno, error.strerror, "standard output") from error
+        if error.filename is not None:
+            raise
+        _drop(sys.stdout)
+        reason = "is closed" if error.errno == errno.EBADF else error.strerror
+        raise OSError(error.errno, reason, "standard output") from error
 
 
 def _one_line(text: str) -> str:
@@ -101,11 +175,24 @@ def _one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _drop_stdout() -> None:
-    """Point stdout at nothing: what could not be written is written again when Python exits, and would fail again."""
+def _replace_closed_streams() -> None:
+    """Open what the caller closed, as with `>&-` or `2>&-`.
+
+    The next file to be opened would take the place of a closed stream, and get what libraries print.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:  # cannot be written: results must not be lost without a word
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
+
+
+def _drop(stream: TextIO) -> None:
+    """Point a stream at nothing: what could not be written is written again when Python exits, and would fail again."""
     try:
-        descriptor = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):  # no stdout, or one that is not a file, as in tests
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # it is not a file, as in tests
         return
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)

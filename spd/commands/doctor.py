@@ -19,13 +19,15 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
-from spd.commands.cli import Command
+from spd.commands.cli import Command, write_stdout
 from spd.errors import one_line
+from spd.extras import pip_install
 from spd.version import __version__
 
 FORMAT, FORMAT_VERSION = "spd-doctor", 1
@@ -35,10 +37,10 @@ OK, MISSING, BROKEN = "ok", "missing", "broken"
 BUNDLE_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu")
 """Those that run bundles, in the order in which `auto` tries them."""
 
-EXPORT = "pip install 'spd-depth[export]'"
-TENSORRT = "pip install 'spd-depth[tensorrt]'"
+EXPORT = pip_install("export")
+TENSORRT = pip_install("tensorrt")
 CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-BASE = "pip install spd-depth"
+BASE = pip_install(None)
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,18 @@ PACKAGES = (
 def examine() -> dict[str, Any]:
     """Look at the machine; the keys are listed above. Whatever fails is reported, not raised."""
     components = {"spd-depth": Component(OK, __version__), "Python": Component(OK, platform.python_version())}
-    devices = _attempt(_gpus, [])
-    components["GPU"], components["driver"] = _attempt(lambda: _driver(devices), (_NO_DRIVER, _NO_DRIVER))
+    devices = _attempt(_gpus, lambda _: [])
+    components["GPU"], components["driver"] = _attempt(lambda: _driver(devices), lambda _: (_NO_DRIVER, _NO_DRIVER))
     components.update((package.name, _component(package)) for package in PACKAGES)
-    backends = {name: _why_not(name) for name in (*BUNDLE_BACKENDS, "torch")}
+    backends = {name: _attempt(partial(_unavailable, name), one_line) for name in (*BUNDLE_BACKENDS, "torch")}
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "components": {name: asdict(component) for name, component in components.items()},
         "gpus": [asdict(device) for device in devices],
-        "providers": _attempt(lambda: list(importlib.import_module("onnxruntime").get_available_providers()), []),
+        "providers": _attempt(
+            lambda: list(importlib.import_module("onnxruntime").get_available_providers()), lambda _: []
+        ),
         "backends": backends,
         "auto": next((name for name in BUNDLE_BACKENDS if backends[name] is None), None),
     }
@@ -131,7 +135,7 @@ def _component(package: Package) -> Component:
             return Component(BROKEN, None, f"{one_line(error)}; install it again: {package.install}")
         break
     if found is None and package.name == "CUDA runtime":
-        found = _attempt(_system_cuda, None)
+        found = _attempt(_system_cuda, lambda _: None)
     if package.module is not None:
         try:
             module = importlib.import_module(package.module)
@@ -152,20 +156,17 @@ def _system_cuda() -> str | None:
     return cuda_runtime_version()
 
 
-def _why_not(backend: str) -> str | None:
-    try:
-        from spd.runtime.available import unavailable  # as above
+def _unavailable(backend: str) -> str | None:
+    from spd.runtime.available import unavailable  # as above
 
-        return unavailable(backend)
-    except Exception as error:
-        return one_line(error)
+    return unavailable(backend)
 
 
-def _attempt(look: Callable[[], Any], otherwise: Any) -> Any:
+def _attempt(look: Callable[[], Any], otherwise: Callable[[Exception], Any]) -> Any:
     try:
         return look()
-    except Exception:  # what is broken is reported by the component that it belongs to
-        return otherwise
+    except Exception as error:  # what is broken is reported by the component that it belongs to
+        return otherwise(error)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -203,7 +204,7 @@ def main(as_json: bool) -> None:
     What is missing is shown with what installs it. The exit code is 0 whatever is found.
     """
     found = examine()
-    click.echo(json.dumps(found, indent=2) if as_json else table(found))
+    write_stdout(f"{json.dumps(found, indent=2) if as_json else table(found)}\n".encode())
 
 
 if __name__ == "__main__":

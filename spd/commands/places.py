@@ -10,7 +10,7 @@ import click
 
 
 def check_file(path: Path, option: str, suffixes: Iterable[str] = (), inputs: Iterable[Path] = ()) -> None:
-    """See that a result can be written to a file.
+    """Check that a result can be written to a file.
 
     Args:
         path: the file; may exist.
@@ -26,35 +26,33 @@ def check_file(path: Path, option: str, suffixes: Iterable[str] = (), inputs: It
         raise click.BadParameter(f"{path} must end in {' or '.join(suffixes)}", param_hint=option)
     if path.is_dir():
         raise click.BadParameter(f"{path} is a folder, expected a file", param_hint=option)
-    check_parent(path, option)
-    if os.path.realpath(path) in map(os.path.realpath, inputs):
+    target = Path(os.path.realpath(path))
+    if not (target.exists() and os.access(target, os.W_OK)):  # or else it is overwritten if it cannot be replaced
+        _check_parent(target, path, option)
+    if str(target) in map(os.path.realpath, inputs):
         raise click.BadParameter(f"{path} would overwrite an input; choose another name", param_hint=option)
 
 
 def check_folder(path: Path, option: str) -> None:
-    """See that a folder can be written into, or be made.
+    """Check that a folder can be written into, or be made.
 
     Raises:
         click.BadParameter: it cannot.
     """
     if not path.exists():
-        check_parent(path, option)
+        _check_parent(path, path, option)
     elif not path.is_dir():
         raise click.BadParameter(f"{path} is a file, expected a folder", param_hint=option)
     elif not os.access(path, os.W_OK):
         raise click.BadParameter(f"{path} is read-only; choose another", param_hint=option)
 
 
-def check_parent(path: Path, option: str) -> None:
-    """See that the folder of a file or folder is there and can be written into.
-
-    Raises:
-        click.BadParameter: it is not, or cannot.
-    """
+def _check_parent(path: Path, shown: Path, option: str) -> None:
+    """Check that the folder of a file or folder is there and can be written into."""
     if not path.parent.is_dir():
-        raise click.BadParameter(f"the folder of {path} does not exist; make it first", param_hint=option)
+        raise click.BadParameter(f"the folder of {shown} does not exist; make it first", param_hint=option)
     if not os.access(path.parent, os.W_OK):
-        raise click.BadParameter(f"the folder of {path} is read-only; choose another", param_hint=option)
+        raise click.BadParameter(f"the folder of {shown} is read-only; choose another", param_hint=option)
 
 
 def writable(suffix: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:

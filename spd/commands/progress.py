@@ -67,6 +67,11 @@ class Phase:
         return self._done if self._total is None else self._done / self._total
 
     @property
+    def left(self) -> str:
+        """Such as `about 40 s left`, at the rate up to now; empty if nobody knows."""
+        return f"about {self.seconds * (1 / self.share - 1):.0f} s left" if self.share else ""
+
+    @property
     def state(self) -> str:
         """Such as `25%`, or `12 of 654 images, 3.1 a second`; empty if nobody said."""
         parts = [self._detail] if self._detail else []
@@ -122,7 +127,7 @@ class Phases:
 
         def repeat() -> None:
             while not ended.wait(LINE_SECONDS):
-                state = ", ".join(filter(None, (f"{phase.seconds:.0f} s", phase.state)))
+                state = ", ".join(filter(None, (f"{phase.seconds:.0f} s", phase.state, phase.left)))
                 self.say(f"{self.seconds:6.1f} s  {phase.name}: {state}")
 
         self.say(f"{self.seconds:6.1f} s  {phase.name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,7 @@ from click.core import ParameterSource
 from spd.commands.cli import INTERRUPTED, Command, Size, note
 from spd.config import PRESETS
 from spd.data.sources import ROOMS
-from spd.errors import BackendError, InputError
+from spd.errors import InputError
 from spd.training.settings import NETWORKS, OPTIMIZERS, Settings
 from spd.version import __version__
 
@@ -30,14 +29,13 @@ Examples:
   spd-train --resume --out runs/nyu
   spd-export --ckpt runs/nyu/model.pt --out engines/
 
-The first Ctrl-C or SIGTERM ends the run behind the step under way, ready for --resume; the second ends it at once. A
+The first Ctrl-C or SIGTERM ends the run after the step under way, ready for --resume; the second ends it at once. A
 run that was killed resumes from its last checkpoint, and computes again what it would have.
 
 Several GPUs of a machine are used without being asked. `torchrun --nproc-per-node 4 -m spd.commands.train ...` and
 `fabric run --devices 4 $(which spd-train) ...` decide on processes themselves.
 """
 
-NEEDED = ("torch", "timm", "safetensors", "lightning_fabric", "tensorboard")
 FOR_A_NEW_RUN = {
     "pretrained": "--pretrained and --no-pretrained are",
     "backbone": "--backbone-weights is",
@@ -64,7 +62,10 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 
 
 @click.command(
-    cls=Command, epilog=EPILOG, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+    cls=Command,
+    extra="train",
+    epilog=EPILOG,
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
 )
 @click.option(
     "--out",
@@ -81,14 +82,18 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("network", "What to train; bilinear-mlp is the paper's baseline.", type=click.Choice(NETWORKS))
 @_setting("preset", "Widths of the network.", type=click.Choice(list(PRESETS)))
 @click.option(
-    "--size", default=f"{DEFAULT.height}x{DEFAULT.width}", type=Size(), metavar="HxW", help="Of the training image."
+    "--size",
+    default=f"{DEFAULT.height}x{DEFAULT.width}",
+    type=Size(),
+    metavar="HxW",
+    help="Height and width of the training image, pixels.",
 )
 @_setting("batch", "Images per process and step.")
 @_setting("points", "Queries per image, K_train.")
 @_setting("edge_share", "Share of the queries on depth edges; the paper's option is 0.3.")
 @_setting("epochs", "Passes through the data; 24,231 rooms count as one.")
 @_setting("max_steps", "Steps of the whole run, instead of --epochs.", metavar="N")
-@_setting("lambda_var", "Of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
+@_setting("lambda_var", "lambda of the SILog loss: 1 ignores the scale of an image, 0 forgives nothing of it.")
 @_setting(
     "optimizer",
     "muon takes the matrices of dense layers, and leaves the rest to adamw.",
@@ -98,11 +103,11 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 @_setting("encoder_lr_scale", "Learning rate of the backbone over --lr; 1 suits --no-pretrained.")
 @_setting("final_lr_scale", "Learning rate at the end of the cosine over its highest.")
 @_setting("warmup", "Steps in which the learning rate rises.")
-@_setting("weight_decay", "Of the optimizer.")
-@_setting("dropout", "In self- and cross-attention; 0 suits data without end, such as rooms.")
+@_setting("weight_decay", "Weight decay of the optimizer.")
+@_setting("dropout", "Share dropped in self- and cross-attention; 0 suits data without end, such as rooms.")
 @_setting("clip", "Largest norm of the gradient.")
 @_setting("ema", "Decay per step of an average of the weights, which is then what is validated and kept; 0: none.")
-@_setting("seed", "Of weights, order, augmentation, queries and dropout.")
+@_setting("seed", "Seed of weights, order, augmentation, queries and dropout.")
 @click.option(
     "--augment/--no-augment", default=True, help="Flip, resize, crop, jitter colours; rooms vary in shape only."
 )
@@ -163,7 +168,7 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
         if resume and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{options_are} for a new run; leave it out with --resume")
     if start["backbone"] and (start["init"] or not start["pretrained"]):
-        raise click.UsageError("--backbone-weights cannot be had with --init or --no-pretrained; leave out one")
+        raise click.UsageError("--backbone-weights does not go with --init or --no-pretrained; leave out one")
     if options["data"] != ROOMS:
         options["data"] = os.path.abspath(os.path.expanduser(options["data"]))
     try:
@@ -171,9 +176,10 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     except InputError as error:
         raise click.UsageError(str(error)) from error
 
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise BackendError(f"training needs {', '.join(missing)}: pip install 'spd-depth[train]'")
-    from spd.training.state import LAST, read_last  # torch takes seconds to import
+    from spd.training.loop import train  # torch takes seconds to import
+    from spd.training.machine import Machine, default_workers, fabric_for
+    from spd.training.network import Start
+    from spd.training.state import LAST, read_last
 
     saved = read_last(folder) if resume else None
     if saved is not None:
@@ -181,10 +187,6 @@ def main(ctx: click.Context, /, folder: Path, resume: bool, size: tuple[int, int
     elif (folder / LAST).exists():
         raise InputError(f"{folder} holds a run already; go on with it with --resume, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-
-    from spd.training.loop import train
-    from spd.training.machine import Machine, default_workers, fabric_for
-    from spd.training.network import Start
 
     fabric = fabric_for(Machine(**machine), (saved or {}).get("begun", {}))
     workers = default_workers(fabric) if workers is None else workers
@@ -221,7 +223,7 @@ def _report(state: State, folder: Path) -> None:
     if progress.best_step:
         note(f"{folder / BEST}: AbsRel {progress.best_abs_rel:.4f} at step {progress.best_step:,}{skipped}")
     if state.stopped:
-        note(f"stopped behind step {progress.step:,}; go on with: spd-train --resume --out {folder}")
+        note(f"stopped after step {progress.step:,}; go on with: spd-train --resume --out {folder}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From what a user writes behind `--data` to a data set."""
+"""From what a user writes after `--data` to a data set."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CHUNK = 16_384
 """Most points of one call of `depth`: a whole number of the decoder's own calls (1,024 or 4,096 points)."""
 
 DENSE = "dense"
-"""The row of all valid pixels, beside those of K sampled ones."""
+"""The row of the whole image's valid pixels, or of a sample of them, beside those of K points."""
 
 SCALE_POINTS = 1024
 """Points per image that the scale of `Settings.median_scale` is taken from."""
@@ -49,15 +49,15 @@ class Settings:
     ks: tuple[int, ...] = (1, 64, 256, 1024)
     """Numbers of points, each sampled uniformly from the valid pixels."""
     dense: bool = True
-    """Also ask all valid pixels."""
+    """Also ask valid pixels of the whole image."""
     dense_points: int | None = None
-    """At most so many of them per image, sampled as K points are; None is all."""
+    """So many of them per image, sampled as K points are; all where there are fewer. None is all, as in the paper."""
     seed: int = 0
     """Chooses the points, together with the index of the pair and K."""
     eigen_crop: bool = False
     """Only pixels inside the Eigen crop count, in images of 480 x 640 pixels; others have no crop."""
     median_scale: bool = False
-    """Multiply the predictions of each image by one number, so that their median is that of the truth: for models whose
+    """Multiply the predictions of each image by one number that gives them the median of the truth: for models whose
     scale is unknown, and to compare across data sets. The number comes from the same 1,024 points whatever K is, those
     of K = 1024: taken from the K points themselves, the single point of K = 1 would always be right."""
 

@@ -12,13 +12,13 @@ JSON is one object with these keys; later versions may add keys, `format_version
 | `data` | data set, layout and split |
 | `images`, `skipped` | how many images the means are over, and how many pairs could not be used |
 | `seed` | of the points |
-| `dense_points` | most points per image of the row "dense"; null where all valid pixels were asked |
+| `dense_points` | random valid pixels per image of the row "dense"; null where all valid ones were asked |
 | `median_scale` | whether predictions were scaled to the median of the truth, image by image |
 | `cropped` | images of which only the Eigen crop counted |
 | `not_finite` | predictions that were NaN or infinite |
 | `by_k` | "1", "64", ..., "dense" to {`abs_rel`, `rmse` (metres), `delta1`, `delta2`, `delta3` (shares 0..1)} |
 
-CSV has a line for each of `by_k`: the column `k`, the five metrics, and the other keys, the same in each line, so that
+CSV has a line for each of `by_k`: the column `k`, the five metrics, and the other keys, the same in each line:
 files can be joined. Numbers are not rounded.
 """
 
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from spd.evaluation.protocol import Evaluation, Settings
+from spd.evaluation.protocol import DENSE, Evaluation, Settings
 from spd.utils.metrics import NAMES
 from spd.version import __version__
 
@@ -102,7 +102,7 @@ def title(found: dict[str, Any]) -> str:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """A document as the paper's table: a row per K, deltas in percent."""
+    """A document as the paper's table: a row per K, deltas in percent. A sampled row "dense" names its size."""
     from rich.table import Table  # 60 ms that files do not need
 
     result = Table()
@@ -110,7 +110,8 @@ def table(found: dict[str, Any]) -> Table:
         result.add_column(heading, justify="right")
     for label, metrics in found["by_k"].items():
         texts = (f"{metrics[n]:.2%}" if n.startswith("delta") else f"{metrics[n]:.4f}" for n in NAMES)
-        result.add_row(label, *texts)
+        most = found["dense_points"]
+        result.add_row(f"{DENSE}: {most:,}" if label == DENSE and most else label, *texts)
     return result
 
 
@@ -122,8 +123,9 @@ def facts(found: dict[str, Any]) -> str:
         parts.append(f"{found['skipped']} skipped")
     if found["cropped"]:
         parts.append("Eigen crop" if found["cropped"] == images else f"Eigen crop on {found['cropped']} of them")
-    if found["dense_points"] is not None:
-        parts.append(f"dense: at most {found['dense_points']} pixels per image")
+    if DENSE in found["by_k"]:
+        most = found["dense_points"]
+        parts.append("dense: " + ("all" if most is None else f"up to {most:,} random") + " valid pixels per image")
     if found["median_scale"]:
         parts.append("predictions scaled to the median of the truth")
     return "; ".join(parts)

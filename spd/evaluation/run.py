@@ -1,26 +1,26 @@
-"""The work of `spd-eval`: load, judge with a progress bar, then write files and print the table."""
+"""The work of `spd-eval`: load, judge, write files, print the table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spd.commands.cli import note, write_stdout
 from spd.commands.places import check_file, check_folder
+from spd.commands.progress import Phases
 from spd.data.sources import ROOMS, open_pairs
-from spd.evaluation.picture import draw
 from spd.evaluation.protocol import Evaluation, Judged, Predictor, Settings, evaluate
 from spd.evaluation.report import WRITERS, Subject, document, facts, table, title
-from spd.files import write_atomically
+from spd.files import CHECKPOINT_SUFFIXES, checkpoint_suffix, write_atomically
 from spd.runtime import load
-from spd.runtime.loading import CHECKPOINT_SUFFIXES
+from spd.runtime.devices import cuda_missing
 
 DEFAULT_ROOMS = 100
 """Rooms that are taken unless `--images` says otherwise; there is no end of them."""
@@ -37,21 +37,26 @@ class Request:
     """A bundle, a folder that holds one, a checkpoint, or what the baseline calls its weights."""
     data: str
     """`rooms`, or a path."""
-    images: int | None = None
+    images: int | None
     """Only the first so many pairs."""
-    ks: tuple[int, ...] = (1, 64, 256, 1024)
-    dense: bool = True
-    dense_points: int | None = None
-    seed: int = 0
-    median_scale: bool = False
-    backend: str = "auto"
-    precision: str | None = None
-    size: tuple[int, int] | None = None
+    ks: tuple[int, ...]
+    dense: bool
+    dense_points: int | None
+    """Pixels per image of the row "dense"; None is all."""
+    seed: int
+    median_scale: bool
+    backend: str
+    precision: str | None
+    threads: int | None
+    """On the CPU; None is all cores."""
+    size: tuple[int, int] | None
     """Height and width for a checkpoint, pixels."""
-    baseline: str | None = None
-    out: Path | None = None
+    weights: str
+    """Which of a checkpoint, one of `CHECKPOINT_WEIGHTS`."""
+    baseline: str | None
+    out: Path | None
     """File with a suffix of `report.WRITERS`."""
-    pictures: Path | None = None
+    pictures: Path | None
     """Folder for a PNG per image."""
 
 
@@ -67,12 +72,12 @@ def run(request: Request) -> None:
         check_file(request.out, "--out", WRITERS, [Path(request.model)])
     if request.pictures is not None:
         check_folder(request.pictures, "--pictures")
+        from spd.evaluation.picture import draw  # what it needs may be missing: known before anything is loaded
+        from spd.utils.plots import write_png
     pairs = open_pairs(request.data, "test")
     if pairs.description:
         note(pairs.description)
-    limit = request.images
-    if limit is None and request.data == ROOMS:
-        limit = DEFAULT_ROOMS
+    limit = request.images or (DEFAULT_ROOMS if request.data == ROOMS else len(pairs))
     settings = Settings(
         request.ks,
         request.dense,
@@ -81,19 +86,23 @@ def run(request: Request) -> None:
         eigen_crop=request.data != ROOMS,
         median_scale=request.median_scale,
     )
-    console = Console(stderr=True)
-    with _predictor(request) as (predictor, subject), _progress(console) as progress:
+    phases = Phases(Console(stderr=True))
+    with ExitStack() as loaded:
+        with phases(f"loading {request.model}"):
+            predictor, subject = loaded.enter_context(_predictor(request))
         if request.pictures is not None:
             request.pictures.mkdir(exist_ok=True)
-        bar = progress.add_task("images", total=len(pairs) if limit is None else min(limit, len(pairs)))
+        with phases("evaluating", total=min(limit, len(pairs)), unit="images") as phase:
+            phase(0)
+            done = count(1)
 
-        def watch(judged: Judged | None) -> None:
-            if judged is not None and request.pictures is not None:
-                with write_atomically(request.pictures / f"{judged.index:05d}.png") as file:
-                    draw(judged).save(file, format="PNG")
-            progress.advance(bar)
+            def watch(judged: Judged | None) -> None:
+                if judged is not None and request.pictures is not None:
+                    with write_atomically(request.pictures / f"{judged.index:05d}.png") as file:
+                        write_png(draw(judged), file)
+                phase(next(done))
 
-        evaluation = evaluate(predictor, pairs, settings, limit=limit, watch=watch)
+            evaluation = evaluate(predictor, pairs, settings, limit=limit, watch=watch)
     found = document(evaluation, settings, subject, pairs.title)
     if request.out is not None:
         data = WRITERS[request.out.suffix.lower()](found)
@@ -133,27 +142,33 @@ def _predictor(request: Request) -> Iterator[tuple[Predictor, Subject]]:
         yield network, Subject(name, None, request.baseline, "fp32", None)
         return
     path = Path(request.model)
-    if request.size is not None and path.suffix not in CHECKPOINT_SUFFIXES:
-        raise click.UsageError(f"--size is for checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}); a bundle has its own")
-    with load(path, backend=request.backend, precision=request.precision, size=request.size) as model:
+    if checkpoint_suffix(path) is None:
+        for option, default in (("size", None), ("weights", "auto")):
+            if getattr(request, option) != default:
+                suffixes = ", ".join(CHECKPOINT_SUFFIXES)
+                raise click.UsageError(f"--{option} is for checkpoints ({suffixes}); a bundle has its own")
+    with load(
+        path,
+        backend=request.backend,
+        precision=request.precision,
+        size=request.size,
+        weights=request.weights,
+        threads=request.threads,
+    ) as model:
         sha256 = None
-        if model.manifest is not None:
+        if model.manifest is None:
+            for line in model.notes:
+                note(f"Note: {line}.")
+        else:
             name, sha256 = model.manifest.name, model.manifest.weights_sha256
             if not model.manifest.trained:
                 note("Note: the weights of this bundle are random, not trained.")
         height, width = model.size
-        yield model, Subject(name, sha256, model.backend, model.precision, f"{height}x{width}")
+        subject = Subject(name, sha256, model.backend, model.precision, f"{height}x{width}")
+        if model.backend != "torch" or cuda_missing() is None:
+            yield model, subject
+            return
+        from spd.evaluation.threads import points_on_threads  # torch
 
-
-def _progress(console: Console) -> Progress:
-    """A bar with the time left, if a person is looking."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+        with points_on_threads(model) as spread:
+            yield spread, subject

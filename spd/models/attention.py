@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from spd.models.precision import in_float32
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -78,10 +81,14 @@ class DecoderLayer(nn.Module):
             The new h and the attention weights alpha [..., heads, Q, N].
         """
         q, k, v = (split_heads(x, self.heads) for x in (self.w_q(self.ln_q(h)), k, v))
-        alpha = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        alpha = (self.products(q, k.transpose(-1, -2)) / q.shape[-1] ** 0.5).softmax(dim=-1)
         mixed = F.dropout(alpha, self.dropout, self.training) @ v
         h = h + self.w_o(merge_heads(mixed))
         return h + self.ffn(self.ln_ff(h)), alpha
+
+    def products(self, q: Tensor, k: Tensor) -> Tensor:
+        """Queries [..., Q, C] times keys [..., C, N]: [..., Q, N]."""
+        return q @ k
 
 
 class CrossAttnLayer(DecoderLayer):
@@ -90,6 +97,10 @@ class CrossAttnLayer(DecoderLayer):
     def forward(self, h_BKD: Tensor, k_BND: Tensor, v_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Queries h [B, K, D] to the new h and alpha [B, heads, K, N], which B3b's routing averages."""
         return self.update(h_BKD, k_BND, v_BND)
+
+    def products(self, q: Tensor, k: Tensor) -> Tensor:
+        """As above, in float32: B3b chooses its routes by them."""
+        return in_float32(torch.matmul, q, k)
 
 
 class TokenCrossAttnLayer(DecoderLayer):

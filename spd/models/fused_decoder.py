@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spd.config import STRIDES, SPDConfig
 from spd.models.attention import TokenCrossAttnLayer
+from spd.models.precision import in_float32
 from spd.models.precompute import Cache
 from spd.models.sampling import bilinear
 
@@ -35,7 +36,7 @@ class FusedDecoder(nn.Module):
         tokens_BKND = self.ln_kv2(self.tokens(cache, points_BK2, routes_BKR))
         for layer in self.layers:
             h_BKD = layer(h_BKD, tokens_BKND)
-        log_depth_BK1 = self.w_r2(nn.functional.gelu(self.w_r1(h_BKD)))
+        log_depth_BK1 = in_float32(self.w_r2, nn.functional.gelu(self.w_r1(h_BKD)))
         return log_depth_BK1[..., 0]
 
     def tokens(self, cache: Cache, points_BK2: Tensor, routes_BKR: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spd.config import OFFSET_FREQUENCIES, PE_FREQUENCIES, STRIDES, WINDOW_SIDES, SPDConfig
+from spd.models.precision import in_float32
 from spd.models.precompute import Cache
 from spd.models.sampling import bilinear, offset_encoding, positional_encoding, window_offsets
 
@@ -53,7 +54,7 @@ class QueryEncoder(nn.Module):
         window = window_offsets(WINDOW_SIDES[0], p1_BK12)
         centre = len(window) // 2
         fixed = torch.cat([window[:centre], window[centre + 1 :]])
-        learned_BKM2 = self.r_max * torch.tanh(self.w_off(f_BKC)).unflatten(-1, (-1, 2))
+        learned_BKM2 = self.r_max * torch.tanh(in_float32(self.w_off, f_BKC)).unflatten(-1, (-1, 2))
         delta_BKN2 = torch.cat(
             [fixed.expand(*f_BKC.shape[:2], -1, -1), learned_BKM2, torch.zeros_like(learned_BKM2[:, :, :1])], dim=2
         )

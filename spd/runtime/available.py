@@ -1,25 +1,40 @@
-"""Whether a backend can run on this machine at all, whatever the bundle: `spd-doctor` and `spd.load` go by it."""
+"""Whether a backend can run on this machine at all, whatever the bundle. Whoever wants to know asks here."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 from spd.errors import BackendError, one_line
+from spd.extras import pip_install
+from spd.runtime.devices import cuda_missing
+from spd.runtime.packages import import_onnxruntime
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
 
+def require(backend: str, precision: str | None = None) -> None:
+    """Refuse a backend of `spd.runtime.BACKENDS` that cannot run here, or not in a precision.
+
+    Raises:
+        BackendError: it cannot, with the reason.
+    """
+    if backend == "onnxruntime-cpu" and precision == "bf16":
+        raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    if reason := unavailable(backend):
+        raise BackendError(f"{backend} cannot run here: {reason}")
+
+
 def unavailable(backend: str) -> str | None:
-    """Why a backend of `spd.runtime.BACKENDS` cannot run here, or None. Heavy packages are looked for, not imported."""
+    """Why a backend of `spd.runtime.BACKENDS` cannot run here, or None. Torch is looked for, not imported."""
     if backend == "tensorrt":
-        return _tensorrt()
+        return _tensorrt_unavailable()
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
-        return f"{', '.join(missing)} missing: pip install 'spd-depth[export]'" if missing else None
-    return _onnxruntime(cuda=backend == "onnxruntime-cuda")
+        return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
+    return _onnxruntime_unavailable(cuda=backend == "onnxruntime-cuda")
 
 
-def _tensorrt() -> str | None:
+def _tensorrt_unavailable() -> str | None:
     from spd.runtime.tensorrt.cuda import current_target  # for those who ask for TensorRT only
 
     try:
@@ -29,13 +44,15 @@ def _tensorrt() -> str | None:
     return None
 
 
-def _onnxruntime(cuda: bool) -> str | None:
+def _onnxruntime_unavailable(cuda: bool) -> str | None:
     if find_spec("onnxruntime") is None:
-        return "onnxruntime is missing: pip install spd-depth"
+        return f"onnxruntime is missing: {pip_install(None)}"
     try:
-        from spd.runtime.onnx_runtime import cuda_unavailable  # 0.1 s
+        onnxruntime = import_onnxruntime()  # 0.1 s
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its library is loaded
             raise KeyboardInterrupt from error
         return f"onnxruntime cannot be loaded ({one_line(error)}); install it again"
-    return cuda_unavailable() if cuda else None
+    if cuda and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return f"this onnxruntime {onnxruntime.__version__} is built without CUDA; pip install onnxruntime-gpu"
+    return cuda_missing() if cuda else None

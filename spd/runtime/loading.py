@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from spd.bundle import Bundle, open_bundle
+from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.contract import BACKENDS, PRECISIONS
 from spd.errors import BackendError
-from spd.runtime.available import unavailable
+from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
+from spd.runtime import devices
+from spd.runtime.available import require, unavailable
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
-
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 logger = logging.getLogger("spd")
 
@@ -25,21 +26,26 @@ def load(
     *,
     precision: str | None = None,
     size: tuple[int, int] | None = None,
+    weights: str = "auto",
     threads: int | None = None,
     cache_budget: int | str | None = None,
 ) -> Model:
     """Load a bundle, or a checkpoint for the torch backend.
 
     Args:
-        path: a bundle, a folder that holds exactly one, or a checkpoint (.pt, .pth, .safetensors).
+        path: a bundle, a folder that holds exactly one, or a checkpoint.
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
-            before it, is in `Model.backend` and `Model.notes` and logged at level info. A backend asked for by name is
-            used or is an error, never replaced.
+            before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
+            was made for one of those. A backend asked for by name is used or is an error, never replaced.
         precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT takes
             bf16 before fp32 if there are engines for it.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
-        threads: CPU threads for one call on onnxruntime-cpu, all cores by default.
+        weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
+            others, `auto` for the averaged ones if the file has them. If it has both, `auto` says so in `Model.notes`
+            and logs it at level info.
+        threads: CPU threads for one call on onnxruntime-cpu and torch; by default one for each core that the process
+            may use. On torch this sets the number for the whole process.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
             host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
@@ -47,7 +53,8 @@ def load(
     Raises:
         BundleError: the bundle is missing, incomplete, changed, or from a newer format.
         CheckpointError: the checkpoint cannot be used.
-        BackendError: the backend cannot run here, or there is no such backend, precision or number of threads.
+        BackendError: the backend cannot run here, or there is no such backend, precision, number of threads or choice
+            of weights.
         InputError: the budget is not a size, or less than one scene takes.
     """
     path = Path(path)
@@ -56,10 +63,30 @@ def load(
         raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
     if precision not in (None, *PRECISIONS):
         raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if weights not in CHECKPOINT_WEIGHTS:
+        raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
-    if path.suffix in CHECKPOINT_SUFFIXES and not path.is_dir():
-        return _load_checkpoint(path, backend, precision, size, budget)
+    if checkpoint_suffix(path) and not path.is_dir():
+        model = _load_checkpoint(path, backend, precision, size, weights, threads, budget)
+    elif weights != "auto":
+        raise BackendError(f"{path} is not a checkpoint; only a checkpoint has {weights} weights to choose")
+    else:
+        model = _load_bundle(path, backend, precision, threads, budget)
+    model.load_again = partial(
+        load,
+        path.absolute(),  # a new process may be in another folder
+        backend,
+        precision=precision,
+        size=size,
+        weights=weights,
+        threads=threads,
+        cache_budget=cache_budget,
+    )
+    return model
+
+
+def _load_bundle(path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None) -> Model:
     bundle = open_bundle(path)
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
@@ -70,20 +97,46 @@ def load(
     }
     if backend != "auto":
         return Model(makers[backend](), bundle.manifest, notes, budget)
+    missed: list[str] = []
     for name in BACKENDS:
         try:
             model = Model(makers[name](), bundle.manifest, notes, budget)
         except BackendError as error:
-            logger.info("%s not used: %s", name, error)
             notes.append(str(error))
+            if _is_made_for(bundle, name, precision):
+                missed.append(str(error))
+            else:
+                logger.info("%s not used: %s", name, error)
         else:
-            logger.info("%s %s is used for %s", name, model.precision, bundle.path)
+            used = f"{name} {model.precision} is used for {bundle.path}"
+            if missed:
+                logger.warning("%s, slower than what it was made for: %s", used, "; ".join(missed))
+            else:
+                logger.info("%s", used)
+            model.warned = missed
             return model
     raise BackendError(f"no backend can run {bundle.path} here: {'; '.join(notes)}")
 
 
+def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
+    """Whether whoever made the bundle, or this machine, expects it to run on a faster backend than a CPU's."""
+    if backend == "tensorrt":
+        built = {(engine.graph, engine.precision) for engine in bundle.manifest.engines}
+        wanted = PRECISIONS if precision is None else (precision,)
+        return any(all((graph, each) in built for graph in GRAPHS) for each in wanted)
+    half = {"fp16", "bf16"} & {*bundle.manifest.precisions}  # graphs for GPUs; float32 ones are for CPUs
+    asked = half if precision is None else half & {precision}
+    return backend == "onnxruntime-cuda" and bool(asked) and devices.cuda_missing() is None
+
+
 def _load_checkpoint(
-    path: Path, backend: str, precision: str | None, size: tuple[int, int] | None, budget: int | None
+    path: Path,
+    backend: str,
+    precision: str | None,
+    size: tuple[int, int] | None,
+    weights: str,
+    threads: int | None,
+    budget: int | None,
 ) -> Model:
     if backend not in ("auto", "torch"):
         raise BackendError(
@@ -95,14 +148,12 @@ def _load_checkpoint(
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
-    return Model(TorchBackend(path, size), None, [], budget)
+    network = TorchBackend(path, size, weights, threads)
+    return Model(network, None, network.notes, budget)
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
-    if reason := unavailable(name):
-        raise BackendError(f"{name} cannot run here: {reason}")
-    if name == "onnxruntime-cpu" and precision == "bf16":
-        raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    require(name, precision)
     from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
@@ -119,4 +170,6 @@ def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backen
 
 
 def _torch_from_bundle(bundle: Bundle) -> Backend:
-    raise BackendError(f"torch runs checkpoints, but {bundle.path} is a bundle; give the .pt or .safetensors file")
+    raise BackendError(
+        f"torch runs checkpoints, but {bundle.path} is a bundle; give the checkpoint that it was exported from"
+    )

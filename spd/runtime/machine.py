@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from spd.runtime.devices import cuda_missing
@@ -32,8 +34,52 @@ class GpuInfo:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those that it may run on, and no more than its container has time for."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        count = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count()
+    return max(1, math.ceil(min(count or 1, cpu_quota())))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """CPU time per time that Linux's control groups grant this process, such as 1.5; infinity without a limit.
+
+    A limit may be on the process's own group or on any group around it; the smallest counts. Both versions of control
+    groups are read, as a machine may have both.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return math.inf
+    mounts, quotas = root / "sys/fs/cgroup", [math.inf]
+    for line in lines:
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # In a container the group may be named as outside, where only its mount point is visible.
+        path = [part for part in group.split("/") if part not in ("", "..")]
+        for mount in (mounts / "cpu", mounts / controllers) if controllers else (mounts, mounts / "unified"):
+            quotas += (_group_quota(mount.joinpath(*path[:depth])) for depth in range(len(path) + 1))
+    return min(quotas)
+
+
+def _group_quota(folder: Path) -> float:
+    """The limit of one control group: microseconds per period, `max` or a negative number for none."""
+    try:
+        if (folder / "cpu.max").exists():  # version 2
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{n}_us").read_text(encoding="ascii") for n in ("quota", "period"))
+        limit = math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+    return limit if limit > 0 else math.inf
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spd.bundle import Manifest
 from spd.errors import PointsError, SPDError
-from spd.preprocess import ImageSource, Letterbox, inside, read_image
+from spd.images import ImageSource, read_image
+from spd.preprocess import Letterbox, inside
 from spd.runtime.backend import Backend
 from spd.runtime.residency import Residency, Resident
 
 
 class Model:
-    """A loaded model. `encode` and the scenes' `depth` may be called from several threads at once."""
+    """A loaded model. `encode` and the scenes' `depth` may be called from several threads at once.
+
+    It belongs to the process that loaded it: in one that is forked later it refuses to work. Pickled, it is its path
+    and options, and is loaded again where it is unpickled, on a backend chosen there. A copy shares everything with the
+    original, and each of them is closed by itself.
+    """
 
     def __init__(
         self, backend: Backend, manifest: Manifest | None, notes: list[str], cache_budget: int | None = None
@@ -32,31 +40,54 @@ class Model:
         """The bundle's manifest; None for a checkpoint on the torch backend."""
         self.notes = notes
         """Why backends that come before this one were not taken, and what works but not as it should, a line each."""
+        self.warned: list[str] = []
+        """Those of `notes` for which a warning was logged: reasons why it is slower than the bundle was made to be."""
+        self.load_again: Callable[[], Model] | None = None
+        """Loads the same model with the same options; None if it was not made by `spd.load`."""
 
     def encode(self, image: ImageSource) -> Scene:
         """Encode an image once; query the scene as often as you like.
 
         Args:
-            image: a path, a PIL image, or a uint8 array [H, W, 3] in RGB order, of any size. EXIF orientation is
-                applied.
+            image: a path; the bytes of an image file; a file opened in binary mode; a PIL image; or a uint8 array
+                [H, W, 3] in RGB order or [H, W] grey, or what converts itself to one, such as a tensor in the host's
+                memory. Of any size. EXIF orientation is applied.
 
         Raises:
-            ImageError: the image cannot be read.
-            SPDError: the model is closed.
+            ImageError: the image cannot be read, or is of another type or shape.
+            SPDError: the model is closed, or was loaded before this process was forked.
         """
-        residency = self._residency
-        if residency is None:
-            raise SPDError("the model is closed; load it again with spd.load")
+        residency = self._open_residency()
+        residency.process.check()
         shown = read_image(image)
         height, width = self.size
         letterbox = Letterbox.fit(shown.width, shown.height, width, height)
         return Scene(residency, residency.add(letterbox.apply(shown)[None]), letterbox)
 
     def close(self) -> None:
-        """Give back the model's memory. Open scenes stay usable."""
+        """Give back the model's memory, as far as no open scene uses it: those stay as usable and as fast as before."""
         if self._residency is not None:
             self._residency.backend.close()
         self._residency = None
+
+    def _open_residency(self) -> Residency:
+        if self._residency is None:
+            raise SPDError("the model is closed; load it again with spd.load")
+        return self._residency
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        self._open_residency()
+        if self.load_again is None:
+            raise SPDError("a model that spd.load did not make cannot be pickled")
+        return self.load_again, ()
+
+    def __copy__(self) -> Model:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, _: object) -> Model:
+        return self.__copy__()
 
     def __enter__(self) -> Model:
         return self
@@ -76,7 +107,7 @@ class Scene:
     """
 
     def __init__(self, residency: Residency, resident: Resident, letterbox: Letterbox) -> None:
-        self._held: tuple[Residency, Resident] | None = residency, resident
+        self._place: tuple[Residency, Resident] | None = residency, resident
         self._forget = weakref.finalize(self, residency.remove, resident)
         self._letterbox = letterbox
         self._name = residency.backend.name
@@ -98,14 +129,15 @@ class Scene:
 
         Raises:
             PointsError: the points have another shape, are not finite, or lie outside the image.
-            SPDError: the scene is closed.
+            SPDError: the scene is closed, or was encoded before this process was forked.
         """
-        held = self._held  # as another thread may close the scene meanwhile
-        if held is None:
+        place = self._place  # as another thread may close the scene meanwhile
+        if place is None:
             raise SPDError("the scene is closed; encode the image again")
+        place[0].process.check()
         if outside not in ("error", "nan"):
             raise ValueError(f'outside is {outside!r}, expected "error" or "nan"')
-        points_K2 = _checked(points)
+        points_K2 = _finite_points(points)
         within = inside(points_K2, self.width, self.height)
         if outside == "error" and not within.all():
             first = int(np.argmin(within))
@@ -116,13 +148,16 @@ class Scene:
             )
         depth = np.full(len(points_K2), np.nan, dtype=np.float32)
         if within.any():
-            depth[within] = _decode(*held, self._letterbox.to_graph(points_K2[within]))
+            depth[within] = _decode(*place, self._letterbox.to_graph(points_K2[within]))
         return depth
 
     def close(self) -> None:
         """Give back the scene's memory on the device now."""
-        self._held = None
+        self._place = None
         self._forget()
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise SPDError("a scene cannot be copied or pickled: its cache is on the device; encode the image again there")
 
     def __enter__(self) -> Scene:
         return self
@@ -133,7 +168,7 @@ class Scene:
         self.close()
 
     def __repr__(self) -> str:
-        state = " closed" if self._held is None else ""
+        state = " closed" if self._place is None else ""
         return f"<spd.Scene {self.width} x {self.height} pixels on {self._name}{state}>"
 
 
@@ -148,7 +183,7 @@ def _decode(residency: Residency, resident: Resident, points_K2: NDArray[np.floa
     return np.concatenate(parts)
 
 
-def _checked(points: ArrayLike) -> NDArray[np.float64]:
+def _finite_points(points: ArrayLike) -> NDArray[np.float64]:
     try:
         array = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:  # a huge int overflows

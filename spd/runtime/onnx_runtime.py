@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle
 from spd.errors import BackendError, one_line
 from spd.runtime.backend import Backend, cache_nbytes
-from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import cores
+from spd.runtime.packages import import_onnxruntime
 
-PROVIDERS = {"onnxruntime-cpu": "CPUExecutionProvider", "onnxruntime-cuda": "CUDAExecutionProvider"}
+onnxruntime = import_onnxruntime()
+
+PROVIDERS: dict[str, list[Any]] = {
+    "onnxruntime-cpu": ["CPUExecutionProvider"],
+    # TF32, which is on by default, rounds the operands of float32 products to 10 bits.
+    "onnxruntime-cuda": [("CUDAExecutionProvider", {"use_tf32": "0"})],
+}
+"""What a session of each backend is given as `providers`."""
 
 logger = logging.getLogger("spd")
 
@@ -38,12 +45,12 @@ class OnnxRuntimeBackend(Backend):
 
         Args:
             bundle: where the graphs are.
-            name: onnxruntime-cpu, or onnxruntime-cuda where `cuda_unavailable` has no objection.
+            name: onnxruntime-cpu or onnxruntime-cuda; `spd.runtime.available` says whether it can run here.
             precision: fp32, fp16 or bf16.
-            threads: CPU threads for one call, all cores by default.
+            threads: CPU threads for one call, by default all cores that the process may use.
 
         Raises:
-            BackendError: the provider cannot run here.
+            BackendError: the provider cannot run here, or the threads cannot be started.
             BundleError: a graph is missing or changed.
         """
         self.name, self.precision = name, precision
@@ -54,10 +61,11 @@ class OnnxRuntimeBackend(Backend):
         if self._device == "cuda":
             _preload()
         # Products of a few rows for each point share out badly among threads; points do well.
-        self.at_once = (threads or cores()) if self._device == "cpu" else 1
-        self._tilers: ThreadPoolExecutor | None = None
-        if self.at_once > 1:
-            self._tilers = ThreadPoolExecutor(self.at_once, thread_name_prefix="spd-decode")
+        threads = threads or cores()  # ONNX Runtime would count the machine's, also in a container that has few
+        self.at_once = threads if self._device == "cpu" else 1
+        # Its threads end with the last reference to the backend.
+        self._tilers = ThreadPoolExecutor(self.at_once, thread_name_prefix="spd-decode") if self.at_once > 1 else None
+        self._check_threads(threads)
         self._encoder = self._session(bundle, "encoder", threads)
         self._decoder = self._session(bundle, "decoder", threads if self._tilers is None else 1)
         self._cache_names = [output.name for output in self._encoder.get_outputs()]
@@ -76,7 +84,11 @@ class OnnxRuntimeBackend(Backend):
         parts, tilers = self.tiles(points), self._tilers
         if tilers is None or len(parts) <= 1:
             return self._decode(cache, points)
-        return np.concatenate(list(tilers.map(lambda part: self._decode(cache, part), parts)), axis=1)
+        try:
+            depths = tilers.map(lambda part: self._decode(cache, part), parts)
+        except RuntimeError as error:  # the pool starts its threads as it needs them
+            raise self._too_many_threads(self.at_once, error) from error
+        return np.concatenate(list(depths), axis=1)
 
     def tiles(self, points: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Points [1, K, 2] in the parts that runs of the decoder take."""
@@ -87,10 +99,6 @@ class OnnxRuntimeBackend(Backend):
             each = -(-count // self.at_once)
             tile = max(least, -(-each // -(-each // most)))
         return [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
-
-    def close(self) -> None:
-        """As in `Backend`."""
-        self._tilers = None  # its threads end with the last call that uses them
 
     def _decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
         binding = self._decoder.io_binding()
@@ -108,34 +116,51 @@ class OnnxRuntimeBackend(Backend):
         except Exception as error:  # its exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
 
-    def _session(self, bundle: Bundle, graph: str, threads: int | None) -> Any:
+    def _check_threads(self, threads: int) -> None:
+        """Start as many as the sessions and the tiles take, for a moment.
+
+        ONNX Runtime hangs where it can start the first of its threads but not all of them.
+        """
+        done, started = threading.Event(), list[threading.Thread]()
+        try:
+            for _ in range(2 * threads if threads > 1 else 0):
+                thread = threading.Thread(target=done.wait)
+                thread.start()
+                started.append(thread)
+        except RuntimeError as error:
+            raise self._too_many_threads(threads, error) from error
+        finally:
+            done.set()
+            for thread in started:
+                thread.join()
+
+    def _too_many_threads(self, threads: int, error: RuntimeError) -> BackendError:
+        return BackendError(
+            f"{self.name} cannot start its {threads} threads: {one_line(error)}; load with fewer, such as threads=1, "
+            "or raise the limit of processes (ulimit -u)"
+        )
+
+    def _session(self, bundle: Bundle, graph: str, threads: int) -> Any:
         path = bundle.graph(graph, self.precision)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only; a warning per cast that it inserts helps nobody
         # Threads that wait for the next encoding in a loop would take the cores from the queries meanwhile: 64 points
-        # right behind an encoding took 17 ms, not 9.
+        # right after an encoding took 17 ms, not 9.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        provider = PROVIDERS[self.name]
+        options.intra_op_num_threads = threads
         try:
             # Without a fallback of its own, which it would announce on stdout, where results go.
-            session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=PROVIDERS[self.name], enable_fallback=0
+            )
         except Exception as error:
             raise BackendError(f"{self.name} cannot load {path}: {one_line(error)}") from error
-        if session.get_providers()[0] != provider:
+        if self._device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
             raise BackendError(
                 f"{self.name} cannot run here: ONNX Runtime {onnxruntime.__version__} fell back to "
                 f"{session.get_providers()[0]}; its CUDA and cuDNN versions must match those installed"
             )
         return session
-
-
-def cuda_unavailable() -> str | None:
-    """Why ONNX Runtime cannot use a GPU here, or None."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return f"this onnxruntime {onnxruntime.__version__} is built without CUDA; pip install onnxruntime-gpu"
-    return cuda_missing()
 
 
 def _preload() -> None:

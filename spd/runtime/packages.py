@@ -1,12 +1,14 @@
-"""The optional packages of TensorRT and of TensorRT for RTX, imported on first use or refused with what to install."""
+"""The packages that run graphs, imported on first use. Those of TensorRT and of TensorRT for RTX are optional."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from typing import Any
 
 from spd.errors import BackendError, one_line
+from spd.extras import pip_install
 
 OLDEST_TENSORRT = (10, 13)
 """The first version that takes strongly typed networks in the way version 11 does."""
@@ -16,8 +18,18 @@ OLDEST_RTX = (1, 7)
 """The first version of TensorRT for RTX whose log was read."""
 BEYOND_RTX = (2,)
 
-INSTALL = "pip install 'spd-depth[tensorrt]'"
-INSTALL_RTX = "pip install 'spd-depth[rtx]'"
+INSTALL = pip_install("tensorrt")
+INSTALL_RTX = pip_install("rtx")
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, without its telemetry unless ORT_DISABLE_TELEMETRY asks for it.
+
+    Telemetry runs in a thread for which the library waits when a process exits. A forked process does not have the
+    thread, so it would never end.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def import_tensorrt() -> Any:

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from spd.errors import InputError, SPDError
 from spd.runtime.backend import Backend
+from spd.runtime.forks import Process, keep_in_forks
 
 _UNITS = {"": 1, "B": 1} | {
     prefix + unit: base ** (power + 1)
@@ -28,11 +30,11 @@ def parse_bytes(size: int | str) -> int:
     Raises:
         InputError: it is not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    match = re.fullmatch(r"\s*([0-9]{1,32}(?:\.[0-9]{1,32})?)\s*([A-Za-z]*)\s*", str(size))
     unit = next((factor for name, factor in _UNITS.items() if match and name.lower() == match[2].lower()), None)
     if match is None or unit is None or isinstance(size, bool):
         raise InputError(f"{size!r} is not a size; expected bytes or a size such as 2GiB or 500MB")
-    return int(float(match[1]) * unit)
+    return int(Fraction(match[1]) * unit)
 
 
 class Resident:
@@ -67,6 +69,8 @@ class Residency:
             InputError: not even one cache fits in the budget, or the backend cannot say how large one is.
         """
         self.backend = backend
+        self.process = Process()
+        """Where its scenes may be encoded and queried."""
         self._limit: int | None = None
         if budget is not None:
             if backend.cache_bytes is None:
@@ -79,10 +83,11 @@ class Residency:
                 )
         self._changed = threading.Condition(threading.RLock())  # the garbage collector may come back in
         self._clock = itertools.count(1)
-        self._held: set[Resident] = set()
-        """Those whose cache is on the device or being computed."""
+        self._occupants: set[Resident] = set()
+        """Scenes whose cache is on the device or being computed."""
         self.encodings = 0
         """Times that an image was encoded; more than there were scenes if some were evicted and asked again."""
+        keep_in_forks(self)
 
     def add(self, image: NDArray[np.uint8]) -> Resident:
         """Encode an image, uint8 [1, height, width, 3]."""
@@ -115,10 +120,16 @@ class Residency:
 
     def remove(self, resident: Resident) -> None:
         """Give up a scene; a call that is using its cache keeps it until it ends."""
+        if not self.process.is_this:
+            return  # a thread that is not here may hold the lock
         with self._changed:
             resident.closed = True
             self._drop(resident)
             self._changed.notify_all()
+
+    def unforkable(self) -> list[Any]:
+        """The backend and the caches, which a forked process must not free."""
+        return [self.backend, *(resident.cache for resident in list(self._occupants))]
 
     def _enter(self, resident: Resident) -> bool:
         """Begin to use the cache if it is there."""
@@ -139,7 +150,7 @@ class Residency:
             if resident.busy or resident.cache is not None or resident.closed:
                 return
             resident.busy = True
-            self._held.add(resident)
+            self._occupants.add(resident)
         try:
             resident.cache = self.backend.encode(image)
         finally:
@@ -155,16 +166,16 @@ class Residency:
         """Evict until another cache fits, if there is something to evict."""
         if self._limit is None:
             return True
-        idle = [resident for resident in list(self._held) if not resident.busy and not resident.users]
+        idle = [resident for resident in list(self._occupants) if not resident.busy and not resident.users]
         idle.sort(key=lambda resident: resident.last_used)
-        for victim in idle[: max(len(self._held) - self._limit + 1, 0)]:
+        for victim in idle[: max(len(self._occupants) - self._limit + 1, 0)]:
             self._drop(victim)
-        return len(self._held) < self._limit
+        return len(self._occupants) < self._limit
 
     def _drop(self, resident: Resident) -> None:
         """Give up a cache unless it is in use or on its way; then whoever ends that does it."""
         if resident.users == 0 and not resident.busy:
-            self._held.discard(resident)
+            self._occupants.discard(resident)
             cache, resident.cache = resident.cache, None
             if cache is not None:
                 self.backend.release(cache)

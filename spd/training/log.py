@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from spd.commands.cli import note
-from spd.files import write_atomically
+from spd.training.metrics_file import MetricsFile
 
-METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
-COLUMNS = ("step", "loss", "lr", "images_per_s", "skipped", "abs_rel", "rmse", "delta1")
-"""Of metrics.csv: `loss` and `images_per_s` are means since the row before, `skipped` counts from the first step on,
-the last three are of a validation and stand in rows of their own."""
 
 SKIPPED_SHOWN = 20
 """Broken pairs that are named one by one; the rest is counted."""
@@ -29,10 +23,9 @@ class Log:
     """Writes for one process; the others are silent. Use it in a `with`."""
 
     def __init__(self, folder: Path, steps: int, start: int) -> None:
-        """Go on behind step `start` of `steps`; what was written of later steps is dropped, as those were lost."""
-        self._path = folder / METRICS
+        """Go on after step `start` of `steps`; what was written of later steps is dropped, as those were lost."""
         self._steps = steps
-        _keep_until(self._path, start)
+        self._metrics = MetricsFile(folder, start, note)
         self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
         console = Console(stderr=True)
         self._bar = Progress(
@@ -64,9 +57,8 @@ class Log:
         self._bar.update(self._task, completed=step)
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """Record values of some of the `COLUMNS`."""
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow({"step": step, **values})
+        """Record values of some of the `COLUMNS` of metrics.csv."""
+        self._metrics.append(step, values)
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         if "loss" in values:
@@ -115,18 +107,3 @@ class Skipped:
         """How many were counted since the last time."""
         count, self._count = self._count, 0
         return count
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Leave the heading of metrics.csv and its whole rows up to a step."""
-    kept = []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.keys() == {*COLUMNS} and None not in row.values()]
-        kept = [row for row in rows if row["step"].isdecimal() and int(row["step"]) <= step]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(kept)
-    with write_atomically(path) as out:
-        out.write(text.getvalue().encode())

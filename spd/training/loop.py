@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from spd.commands.cli import note
 from spd.data.pairs import Pairs
 from spd.data.sources import open_pairs
 from spd.errors import TrainingError, one_line
+from spd.training.loader import Loader, Reading, training_batches, validation_batches
 from spd.training.log import Log, Skipped
 from spd.training.machine import has_bf16, launch, precision_of
 from spd.training.network import Start, new_network
-from spd.training.samples import Batch, Reading, epoch_length, received, training_batches, validation_batches
+from spd.training.samples import Batch, epoch_length
 from spd.training.settings import Settings
 from spd.training.state import LAST, State, new_state
 from spd.training.stop import StopRequest
@@ -80,11 +80,12 @@ def train(settings: Settings, folder: Path, fabric: Fabric, workers: int, begin:
         if state.progress.step >= steps:
             return state
         reading = Reading(fabric.global_rank, fabric.world_size, workers, pin=fabric.device.type == "cuda")
-        validation = validation_batches(checked, settings, reading)
-        # The workers are forked off before the log has threads.
-        batches = received(training_batches(pairs, settings, state.progress.step, reading))
-        log = Log(folder, steps, state.progress.step) if fabric.is_global_zero else None
-        with log or nullcontext(), StopRequest(announced=fabric.is_global_zero) as stop:
+        with ExitStack() as stack:
+            # The workers are forked off before the log has threads.
+            batches = stack.enter_context(training_batches(pairs, settings, state.progress.step, reading))
+            validation = stack.enter_context(validation_batches(checked, settings, reading))
+            log = stack.enter_context(Log(folder, steps, state.progress.step)) if fabric.is_global_zero else None
+            stop = stack.enter_context(StopRequest(announced=fabric.is_global_zero))
             if log:
                 log.say(_described(state, fabric, pairs, steps))
                 if settings.optimizer == "muon" and fabric.device.type == "cpu" and not has_bf16("cpu"):
@@ -134,10 +135,6 @@ def _what_a_user_can_change(settings: Settings) -> Iterator[None]:
                 f"the memory of the device ran out with {settings.batch} images of {settings.height}x{settings.width} "
                 f"and {settings.points} points each; begin again with a smaller --batch, --size or --preset"
             )
-        elif reason.startswith("DataLoader worker (pid"):
-            message = (
-                f"a process that prepares batches died ({reason}); if memory ran out, --resume with fewer --workers"
-            )
         elif any(sign in reason for sign in LOST):
             message = "another process of the run ended, and this one with it; what ended it, that one says"
         else:
@@ -186,11 +183,18 @@ class _Run:
         # On the CPU, so that asking for a stop does not wait for the GPUs.
         self.group: Any = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
 
-    def go(self, batches: Iterator[Batch], validation: DataLoader[Batch], stop: StopRequest) -> None:
+    def go(self, training: Loader, validation: Loader, stop: StopRequest) -> None:
         """Train to the last step or a request to stop."""
         settings, progress = self.state.settings, self.state.progress
+        # Of several processes another may already be in the step that this one waits to begin.
+        batches = training.batches(unwanted=lambda: stop.asked and self.group is None)
         while progress.step < self.steps and not self.state.stopped:
-            self._step(next(batches))
+            batch = next(batches, None)
+            if batch is None:
+                self._save()
+                self.state.stopped = True
+                return
+            self._step(batch)
             last = progress.step == self.steps
             if progress.step % settings.log_every == 0 or last:
                 self._row()
@@ -227,7 +231,7 @@ class _Run:
             self.log.step(state.progress.step)
 
     def _asked(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop, so that all stop behind the same step."""
+        """Whether any process was asked to stop, so that all stop after the same step."""
         if self.group is None:
             return stop.asked
         asked = torch.tensor(float(stop.asked))
@@ -268,11 +272,11 @@ class _Run:
         progress.losses, progress.seconds = [], progress.seconds + seconds
         self.images, self.began = 0, time.monotonic()
 
-    def _validate(self, validation: DataLoader[Batch]) -> None:
+    def _validate(self, validation: Loader) -> None:
         """Measure at the queries of the validation images, and keep the weights if they are the best so far."""
         self._collect()
         began, progress = time.monotonic(), self.state.progress
-        metrics = validate(self.state.evaluated, received(validation), self.fabric, self.skipped.name)
+        metrics = validate(self.state.evaluated, validation.batches(), self.fabric, self.skipped.name)
         if self.log:
             self.log.row(progress.step, metrics)
         if metrics["abs_rel"] < progress.best_abs_rel:

@@ -79,6 +79,8 @@ def fabric_for(machine: Machine, begun: Mapping[str, Any]) -> Fabric:
         raise BackendError(f"the strategy {os.environ.get('LT_STRATEGY')} cannot train SPD; take ddp")
     if (used := fabric.strategy.precision.precision) not in PRECISIONS.values():
         raise BackendError(f"the precision {used} cannot train SPD; take {' or '.join(PRECISIONS.values())}")
+    if not machine.threads and "OMP_NUM_THREADS" not in os.environ:
+        _share_cores(_processes(fabric))
     return fabric
 
 
@@ -102,8 +104,20 @@ def launch(fabric: Fabric) -> None:
 
 def default_workers(fabric: Fabric) -> int:
     """Processes per process that prepare batches: one for each core that is left, at most 8."""
-    processes = fabric.strategy.num_processes if isinstance(fabric.strategy, DDPStrategy) else 1
-    return min(8, max(1, cores() // processes - 1))
+    return min(8, max(1, cores() // _processes(fabric) - 1))
+
+
+def _processes(fabric: Fabric) -> int:
+    """How many of them this machine runs."""
+    return fabric.strategy.num_processes if isinstance(fabric.strategy, DDPStrategy) else 1
+
+
+def _share_cores(processes: int) -> None:
+    """Torch and Fabric would count the machine's cores, also in a container that has few."""
+    threads = min(torch.get_num_threads(), max(1, cores() // processes))
+    torch.set_num_threads(threads)
+    if processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # else Fabric sets its own where it starts processes
 
 
 def _unless_told(name: str, free: bool, value: Any, default: Any) -> Any:
@@ -133,4 +147,4 @@ def _refusing_in_one_line(accelerator: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise BackendError(f"cannot train on {accelerator}: {one_line(error)}") from error
+        raise BackendError(f"cannot train on {accelerator}: {one_line(error, whole=True)}") from error

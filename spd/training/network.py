@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from spd.checkpoint import NETWORKS, Network, load_checkpoint
-from spd.checkpoint.files import read, some_names, state_dict
+from spd.checkpoint.files import read, some_names
+from spd.checkpoint.naming import places, tensors
+from spd.checkpoint.weights import choose
 from spd.config import preset_name
 from spd.errors import CheckpointError, one_line
 from spd.training.settings import Settings
@@ -45,7 +47,8 @@ def new_network(settings: Settings, start: Start) -> Network:
         if start.backbone is None:
             _load(network, _downloaded(name), f"timm's {name}")
         else:
-            _load(network, _from_file(start.backbone), str(start.backbone))
+            names = network.encoder.backbone.state_dict().keys()
+            _load(network, _from_file(start.backbone, names), str(start.backbone))
     return network.train()
 
 
@@ -62,15 +65,26 @@ def _downloaded(name: str) -> Mapping[str, Tensor]:
         return timm.create_model(name, pretrained=True, features_only=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"the ImageNet weights of {name} cannot be had ({one_line(error)}); go online once, give their file with "
-            "--backbone-weights, or start from nothing with --no-pretrained"
+            f"the ImageNet weights of {name} are not available ({one_line(error, whole=True)}); go online once, give "
+            "their file with --backbone-weights, or train from scratch with --no-pretrained"
         ) from error
 
 
-def _from_file(path: Path) -> Mapping[str, Tensor]:
-    """The weights in a file that timm published, under the names that timm gives them in a feature extractor."""
-    weights = state_dict(read(path).weights, path)
-    return {re.sub(r"^(stem|stages)\.(\d+)\.", r"\1_\2.", name): tensor for name, tensor in weights.items()}
+def _from_file(path: Path, names: Collection[str]) -> Mapping[str, Tensor]:
+    """What a file has of the backbone's weights: all, if it was published by timm or made with it."""
+    content = read(path).values
+    tree = tensors(content)
+    # A feature extractor of timm has stages_0 where its classifier has stages.0.
+    leaves = [leaf._replace(parts=_as_extractor(leaf.parts)) for leaf in tree.leaves]
+    found = places(tree._replace(leaves=leaves), names)
+    whole = [place for place in found if len(place.weights) == len(names)]
+    if not whole:
+        return found[0].weights if found else {}
+    return choose(whole, [place for place in found if place not in whole], tree, content, "auto", path)[0].weights
+
+
+def _as_extractor(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(re.sub(r"\b(stem|stages)\.(\d+)\.", r"\1_\2.", ".".join(parts)).split("."))
 
 
 def _load(network: Network, weights: Mapping[str, Tensor], source: str) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spd.data.augment import CENTRED, Placement, jitter_colours, place
 from spd.data.pairs import Pair, Pairs
@@ -23,14 +21,11 @@ from spd.training.settings import EPOCH_OF_ROOMS, Settings
 TRIES = 20
 """Broken pairs one after the other after which the data set, not a file, is at fault."""
 
-LAST_STEP = 120
-"""Seconds for which a worker that gets SIGTERM goes on, so that the step under way gets its batch."""
-
 _TRAIN, _VALIDATE = 0, 1
 
 
 class Batch(TypedDict):
-    """What the loaders give."""
+    """Images with queries and their true depth."""
 
     image: Tensor
     """uint8 [B, 3, H, W], RGB."""
@@ -42,21 +37,7 @@ class Batch(TypedDict):
     """Why pairs were left out and others taken in their place."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How the processes of a run share the data."""
-
-    rank: int = 0
-    """Number of this process among `world`."""
-    world: int = 1
-    """Processes that train."""
-    workers: int = 0
-    """Processes of this process that prepare batches; 0 prepares them in between."""
-    pin: bool = False
-    """Put batches where a GPU copies them from by itself."""
-
-
-class Samples(Dataset[Batch]):
+class Samples:
     """Pairs as images of one size with queries; a batch of one each."""
 
     def __init__(self, pairs: Pairs, settings: Settings, *, train: bool) -> None:
@@ -102,11 +83,8 @@ class Samples(Dataset[Batch]):
             )
         raise DataError(f"{TRIES} pairs one after the other cannot be used, the last because {skipped[-1]}")
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch | DataError:
-        """A batch of several samples, asked for by torch's loader under this name.
-
-        An error is returned, as one that is raised arrives from a worker with a traceback in the place of its message.
-        """
+    def batch(self, numbers: Sequence[int]) -> Batch | DataError:
+        """A batch of several samples; an error is returned, so that it can be sent to another process."""
         try:
             samples = [self[number] for number in numbers]
         except DataError as error:
@@ -136,23 +114,27 @@ class Samples(Dataset[Batch]):
         return placed
 
 
-class Numbers(Sampler[int]):
-    """Sample numbers of one process from a step on, without end: each epoch all of the data in an order of its own."""
+class Numbers:
+    """Sample numbers of the batches of one process from a step on, without end.
+
+    Each epoch is all of the data in an order of its own.
+    """
 
     def __init__(self, length: int, settings: Settings, step: int, rank: int, world: int) -> None:
         self.length, self.seed, self.batch = length, settings.seed, settings.batch
         self.step, self.rank, self.world = step, rank, world
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         order, epoch = np.empty(0, np.int64), -1
-        position = self.step * self.world * self.batch
-        while True:
-            for offset in range(self.rank * self.batch, (self.rank + 1) * self.batch):
-                wanted, index = divmod(position + offset, self.length)
+        for step in itertools.count(self.step):
+            numbers = []
+            first = (step * self.world + self.rank) * self.batch
+            for position in range(first, first + self.batch):
+                wanted, index = divmod(position, self.length)
                 if wanted != epoch:
                     order, epoch = np.random.default_rng([self.seed, wanted]).permutation(self.length), wanted
-                yield epoch * self.length + int(order[index])
-            position += self.world * self.batch
+                numbers.append(epoch * self.length + int(order[index]))
+            yield numbers
 
 
 def epoch_length(pairs: Pairs, settings: Settings) -> int:
@@ -161,45 +143,7 @@ def epoch_length(pairs: Pairs, settings: Settings) -> int:
     return min(length, settings.overfit or length)
 
 
-def training_batches(pairs: Pairs, settings: Settings, step: int, reading: Reading) -> DataLoader[Batch]:
-    """Batches of a process from step `step` on, without end; read them with `received`."""
-    numbers = Numbers(epoch_length(pairs, settings), settings, step, reading.rank, reading.world)
-    samples = Samples(_Cut(pairs, settings.overfit) if settings.overfit else pairs, settings, train=True)
-    return _loader(samples, numbers, reading)
-
-
-def validation_batches(pairs: Pairs, settings: Settings, reading: Reading) -> DataLoader[Batch]:
-    """The share of a process in the pairs to validate on; read them with `received`.
-
-    Neighbours in a data set on disk show the same room, so the pairs are spread over all of it.
-    """
-    count = min(len(pairs), settings.overfit or settings.val_images)
-    first = settings.overfit is not None or pairs.rendered
-    numbers = range(count) if first else [index * len(pairs) // count for index in range(count)]
-    return _loader(Samples(pairs, settings, train=False), numbers[reading.rank :: reading.world], reading)
-
-
-def received(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """What a loader gives; its workers start at once.
-
-    Raises:
-        DataError: the data cannot be used.
-    """
-    return _checked(iter(loader))
-
-
-def _checked(batches: Iterator[Batch | DataError]) -> Iterator[Batch]:
-    for batch in batches:
-        if isinstance(batch, DataError):
-            break
-        yield batch
-    else:
-        return
-    del batches  # ends the workers, which the traceback would keep
-    raise batch
-
-
-class _Cut:
+class FirstPairs:
     """The first pairs of a data set."""
 
     def __init__(self, pairs: Pairs, length: int) -> None:
@@ -211,34 +155,3 @@ class _Cut:
 
     def __getitem__(self, index: int) -> Pair:
         return self.pairs[index]
-
-
-def _loader(samples: Samples, numbers: Sampler[int] | Sequence[int], reading: Reading) -> DataLoader[Batch]:
-    return DataLoader(
-        samples,
-        batch_size=samples.settings.batch,
-        sampler=numbers,
-        num_workers=reading.workers,
-        collate_fn=_as_it_is,
-        pin_memory=reading.pin,
-        worker_init_fn=_apart,
-        prefetch_factor=4 if reading.workers else None,
-        persistent_workers=reading.workers > 0,
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    """`Samples.__getitems__` has put it together."""
-    return batch
-
-
-def _apart(_: int) -> None:
-    """Signals to all processes of a terminal, a group or a job are for the main one: a worker that dies fails the step.
-
-    The loader, too, ends with SIGTERM what does not end by itself, so that after some time it is heeded.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_STEP))
-    if hasattr(os, "setpgid"):  # not on Windows
-        os.setpgid(0, 0)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop behind the step under way."""
+"""Ctrl-C and SIGTERM as a request to stop after the step under way."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StopRequest:
         if not self.asked:
             self.asked, self._at = True, time.monotonic()
             if self._announced:  # not by print, which may be what the signal interrupted
-                os.write(2, b"\nStopping behind this step; once more ends at once.\n")
+                os.write(2, b"\nStopping after this step; once more ends at once.\n")
         elif time.monotonic() - self._at > SAME_REQUEST:
             self._restore()
             signal.raise_signal(number)

@@ -18,8 +18,9 @@ from export.layers import Precision
 from export.policy import lowerable_modules
 from export.reference import make_reference
 from spd.errors import ImageError
+from spd.images import read_image
 from spd.models import seeded
-from spd.preprocess import Letterbox, read_image
+from spd.preprocess import Letterbox
 
 MODEL = seeded(ATTO)
 

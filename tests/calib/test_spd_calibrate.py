@@ -191,7 +191,7 @@ def test_bad_input(refused: Any, tmp_path: Path, photos: Path) -> None:
     refused(2, "--out", "the folder of", "does not exist", out=tmp_path / "no" / "p.json")
     refused(2, "--out", "is a directory", out=tmp_path)
     refused(2, "give either --ckpt FILE or --seed-checkpoint NAME", ckpt=tmp_path / "m.pt")
-    refused(2, "does not exist; expected a .pt", ckpt=tmp_path / "m.pt", seed_checkpoint="")
+    refused(2, "does not exist, expected a checkpoint (.pt, ", ckpt=tmp_path / "m.pt", seed_checkpoint="")
     refused(2, "--preset goes with --ckpt", preset="atto")
     refused(2, "--precision", "fp32", precision="fp32")
     refused(2, "--max-error", max_error="0")

@@ -47,7 +47,9 @@ def assert_same(got: Weights, expected: Weights, tolerance: float = 0.0) -> None
 # What is read.
 
 
-@pytest.mark.parametrize("name", ["a.pt", "b.pth", "c.safetensors", "D.PT"])
+@pytest.mark.parametrize(
+    "name", ["a.pt", "b.pth", "c.safetensors", "D.PT", "e.ckpt", "F.Bin", "g.pth.tar", "h.pt.tar", "I.SAFETENSORS"]
+)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_round_trip(tmp_path: Path, model: SPD, name: str, wrapped: bool) -> None:
     path = tmp_path / name
@@ -240,8 +242,9 @@ def test_save_refuses_and_keeps_the_old_file(tmp_path: Path, weights: Weights, s
 def test_save_in_a_missing_folder(tmp_path: Path, weights: Weights) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_checkpoint(tmp_path / "none" / "a.pt", weights, ATTO)
-    with pytest.raises(CheckpointError, match=r"suffix '\.bin'"):
-        save_checkpoint(tmp_path / "a.bin", weights, ATTO)
+    for name in ("a.onnx", "a", "a.safetensors.index.json"):
+        with pytest.raises(CheckpointError, match=r"has the suffix '.*', expected one of \.pt, .*\.safetensors$"):
+            save_checkpoint(tmp_path / name, weights, ATTO)
 
 
 def test_extras(tmp_path: Path, model: SPD, weights: Weights) -> None:

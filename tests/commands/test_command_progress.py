@@ -44,6 +44,27 @@ def test_how_far_a_phase_is(
     assert phase.share == (None if done is None else done / (total or 1))
 
 
+@pytest.mark.parametrize(
+    ("total", "done", "left"),
+    [
+        (100, 25, "about 60 s left"),
+        (None, 0.8, "about 5 s left"),
+        (100, 0, ""),
+        (100, None, ""),
+        (4, 4, "about 0 s left"),
+    ],
+)
+def test_how_long_a_phase_still_takes(
+    monkeypatch: pytest.MonkeyPatch, total: int | None, done: float | None, left: str
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    phase = Phase("x", total, "images")
+    phase(done)
+    now += 20
+    assert phase.left == left
+
+
 def test_nothing_to_do_is_no_division_by_zero() -> None:
     phase = Phase("x", 0, "images")
     phase(0)
@@ -79,7 +100,9 @@ def test_lines_say_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         end = time.monotonic() + 10
         while text.getvalue().count("\n") < 2 and time.monotonic() < end:
             time.sleep(0.005)
-    assert re.search(r"evaluating: \d s, 4 of 9 images, [\d.e+]+ a second, a\.png$", text.getvalue().splitlines()[1])
+    assert re.search(
+        r"evaluating: \d s, 4 of 9 images, [\d.e+]+ a second, a\.png, about 0 s left$", text.getvalue().splitlines()[1]
+    )
 
 
 @pytest.mark.parametrize("terminal", [False, True])

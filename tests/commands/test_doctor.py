@@ -260,7 +260,7 @@ def test_tensorrt_is_taken_where_it_runs(tensorrt_any: Any) -> None:
 
 
 def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("spd.runtime.machine", "spd.runtime.devices", "spd.runtime.onnx_runtime"):
+    for module in ("spd.runtime.machine", "spd.runtime.devices", "spd.runtime.available"):
         replace(monkeypatch, module, cuda_missing=lambda: "no NVIDIA driver (gone)")
     assert (now("spd.runtime.machine").gpus(), now("spd.runtime.machine").driver_version()) == ([], None)
     found = examine()

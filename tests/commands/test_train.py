@@ -181,7 +181,7 @@ def test_a_run_that_is_asked_to_stop(kind: signal.Signals, tmp_path: Path, monke
         patched.setattr(Samples, "__getitem__", interrupted)
         done = spd_train(*BASELINE, "--out", tmp_path, "--batch", 1, "--max-steps", 3)
     assert done.exit_code == 130
-    assert done.stderr.splitlines()[1:] == [f"stopped behind step 1; go on with: spd-train --resume --out {tmp_path}"]
+    assert done.stderr.splitlines()[1:] == [f"stopped after step 1; go on with: spd-train --resume --out {tmp_path}"]
     done = spd_train("--resume", "--out", tmp_path)
     assert done.exit_code == 0
     assert [row["step"] for row in metrics(tmp_path) if "loss" in row] == ["1", "2", "3"]
@@ -250,15 +250,6 @@ def test_refusals(options: list[str], code: int, words: str, tmp_path: Path, mon
     assert words in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert not (tmp_path / "run/last.pt").exists()
-
-
-def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spd.commands.train.find_spec", lambda name: None if name == "tensorboard" else object())
-    done = spd_train("--out", tmp_path / "run")
-    assert (done.exit_code, done.stderr) == (
-        1,
-        "Error: training needs tensorboard: pip install 'spd-depth[train]'\n",
-    )
 
 
 def test_help_imports_nothing_heavy() -> None:

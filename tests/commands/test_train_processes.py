@@ -79,6 +79,7 @@ def test_as_one_process_with_twice_the_batch(two: Path, tmp_path: Path) -> None:
     assert kept == [pytest.approx(row, rel=1e-5) for row in same]
 
 
+@pytest.mark.slow
 def test_the_gradients_are_those_of_one_process_with_twice_the_batch(tmp_path: Path) -> None:
     """Before they are clipped, which hides a wrong factor, as AdamW does."""
     script = tmp_path / "train.py"
@@ -112,6 +113,7 @@ def test_not_resumed_on_one(two: Path) -> None:
     assert done.stderr.startswith("Error: the number of processes was 2 when the run was begun and is 1 now")
 
 
+@pytest.mark.slow
 def test_under_fabric_run(two: Path, tmp_path: Path) -> None:
     """Which is torchrun with options for Fabric; --devices is not repeated for the command."""
     with socket.socket() as free:

@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from stand_ins.machine import Machine
 
 from engines.cli import main
-from engines.pipeline import why_not
 from spd.bundle import open_bundle
 from spd.bundle.manifest import FileRecord
+from spd.runtime.available import unavailable
 
 
 def build(bundle: Path, *arguments: str) -> Result:
@@ -48,7 +48,8 @@ def refused(bundle: Path, *arguments: str, code: int = 1) -> str:
         ("--workspace", "4"),
         ("--workspace", "0GiB"),
         ("--workspace", "-1GiB"),
-        ("--workspace", "4GB"),
+        ("--workspace", "4GG"),
+        ("--workspace", "GiB"),
         ("--buckets", ""),
         ("--buckets", "64,64"),
         ("--buckets", "256,64"),
@@ -62,6 +63,11 @@ def refused(bundle: Path, *arguments: str, code: int = 1) -> str:
 )
 def test_wrong_arguments(bundle: Path, arguments: tuple[str, ...]) -> None:
     refused(bundle, *arguments, code=2)
+
+
+def test_a_timing_cache_is_a_folder(bundle: Path) -> None:
+    line = refused(bundle, "--timing-cache", str(bundle / "manifest.json"), code=2)
+    assert "manifest.json is a file, expected a folder" in line
 
 
 def test_a_bundle_that_is_none(tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_a_bundle_of_an_older_export_is_refused_before_the_build(bundle: Path, t
 def test_a_changed_file(bundle: Path, tensorrt_10: Machine, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
-    (bundle / name).unlink()
+    (bundle / name).unlink()  # as it is linked to the shared one
     (bundle / name).write_bytes(data)
     assert f"{name} is not the file that was exported" in refused(bundle)
     assert tensorrt_10.counts.events["builds"] == 0
@@ -114,17 +120,17 @@ def test_without_tensorrt(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None
     line = refused(bundle)
     assert "tensorrt" in line
     assert "pip install 'spd-depth[tensorrt]'" in line
-    assert why_not() is not None
+    assert unavailable("tensorrt") is not None
 
 
 @pytest.mark.parametrize("version", ["10.12.0.36", "8.6.1", "12.0.0.1"])
 def test_an_unsupported_tensorrt(
     bundle: Path, tensorrt_10: Machine, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    assert why_not() is None
+    assert import_module("spd.runtime.available").unavailable("tensorrt") is None
     monkeypatch.setattr(sys.modules["tensorrt"], "__version__", version)
     assert f"TensorRT {version} is not supported" in refused(bundle)
-    assert version in (why_not() or "")
+    assert version in import_module("spd.runtime.available").unavailable("tensorrt")
 
 
 def test_without_a_gpu(bundle: Path, tensorrt_10: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +139,7 @@ def test_without_a_gpu(bundle: Path, tensorrt_10: Machine, monkeypatch: pytest.M
 
     monkeypatch.setattr(sys.modules["cuda.core"], "Device", none)
     assert "no GPU can be used" in refused(bundle)
-    assert "no GPU can be used" in (why_not() or "")
+    assert "no GPU can be used" in import_module("spd.runtime.available").unavailable("tensorrt")
 
 
 def test_an_operator_that_the_parser_refuses_is_named_with_its_node(bundle: Path, tensorrt_any: Machine) -> None:

@@ -26,7 +26,6 @@ def records(precision: str) -> tuple[PlanRecord, ...]:
             file=f"{graph}.{precision}.engine",
             target=HERE,
             hardware_compatibility="none",
-            version_compatible=False,
             profiles=(PlanProfile((1, 1, 1), None if graph == "encoder" else (1, 64, 64)),),
             options={},
         )
@@ -85,6 +84,27 @@ def test_nothing_changes_when_the_disk_is_full(bundle: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space left"):
         add(bundle, "fp16", b"second")
     assert content(bundle) == before
+
+
+def test_links_are_replaced_and_what_they_lead_to_stays(bundle: Path, tmp_path: Path) -> None:
+    """As in the cache of a model hub, whose contents belong to other versions of the bundle too."""
+    add(bundle, "fp16", b"first")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for path in list(bundle.iterdir()):
+        path.rename(blobs / path.name)
+        path.symlink_to(blobs / path.name)
+    before = content(blobs)
+    add(bundle, "bf16", b"second")
+    add(bundle, "fp16", b"third")
+    assert content(blobs) == before
+    found = check_whole(bundle)
+    assert found.file("encoder.fp16.engine").read_bytes() == b"third"
+    assert {path.name for path in bundle.iterdir() if not path.is_symlink()} == {
+        "manifest.json",
+        REPORT,
+        *(record.file for precision in ("fp16", "bf16") for record in records(precision)),
+    }
 
 
 class Killed(BaseException):

@@ -51,7 +51,10 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
         *arguments,
     ]
     done = subprocess.run([*command, "--out", str(tmp_path / "again.json")], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert [line.split("s  ")[1] for line in done.stderr.splitlines() if ":" not in line] == [
+        f"loading {checkpoint}",
+        "evaluating",
+    ]
     assert "atto.pt 128x160 fp32 on torch" in done.stdout
     assert json.loads((tmp_path / "again.json").read_text()) == found
 

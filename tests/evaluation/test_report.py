@@ -84,8 +84,8 @@ def test_the_table() -> None:
         (
             Settings(dense_points=9, median_scale=True),
             EVALUATION,
-            "rooms: 7 images, seed 0; 2 skipped; Eigen crop on 3 of them; dense: at most 9 pixels per image; "
-            "predictions scaled to the median of the truth",
+            "rooms: 7 images, seed 0; 2 skipped; Eigen crop on 3 of them; "
+            "dense: up to 9 random valid pixels per image; predictions scaled to the median of the truth",
         ),
     ],
 )

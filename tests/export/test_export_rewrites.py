@@ -261,7 +261,7 @@ def timm_grn(stage: int = 0) -> Any:
 def test_rewrite_10_grn_by_means_of_squares_is_timms_with_its_eps(scale: float, form: Precision) -> None:
     grn = timm_grn()
     x_BHWC = random64(2, 6, 7, grn.weight.numel(), scale=scale)
-    got = x_BHWC * GRN(grn, form)(x_BHWC)[:, None] + grn.bias
+    got = x_BHWC * GRN(grn, form)(x_BHWC) + grn.bias
     assert relative(got, grn(x_BHWC)) <= TOLERANCE
     without_eps = x_BHWC * (1 + grn.weight * _response(x_BHWC)) + grn.bias
     if scale < 1e-3:
@@ -285,10 +285,10 @@ def test_rewrite_10_grn_does_not_overflow_float16_where_a_sum_of_squares_does() 
     size = torch.linspace(0.5, 2, literal.weight.numel(), dtype=torch.float64)
     x_BHWC = (size * (100 + 5 * random64(1, 120, 160, literal.weight.numel()))).half()
     assert x_BHWC.square().sum((1, 2)).isinf().all(), "the naive statistics fit, so this proves nothing"
-    factor_B1C = GRN(literal, Precision.of(torch.float16))(x_BHWC)
-    assert factor_B1C.dtype == torch.float32
+    factor_B11C = GRN(literal, Precision.of(torch.float16))(x_BHWC)
+    assert factor_B11C.dtype == torch.float32
     want = literal(x_BHWC.double()) - literal.bias
-    got = x_BHWC.double() * factor_B1C[:, None].double()
+    got = x_BHWC.double() * factor_B11C.double()
     assert bool(((got - want).abs() <= 1e-5 * want.abs()).all()), "float32 statistics of 19,200 squares"
 
 

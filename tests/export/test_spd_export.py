@@ -35,7 +35,7 @@ REFUSALS = [
     Refusal("checkpoint is a folder", ("--ckpt", "{tmp}"), 2, "is a folder"),
     Refusal("garbage checkpoint", ("--ckpt", "{tmp}/garbage.pt"), 1, "garbage.pt"),
     Refusal("empty checkpoint", ("--ckpt", "{tmp}/empty.safetensors"), 1, "empty.safetensors"),
-    Refusal("checkpoint of unknown kind", ("--ckpt", "{tmp}/file"), 1, ".safetensors"),
+    Refusal("checkpoint of unknown kind", ("--ckpt", "{tmp}/file"), 2, ".safetensors"),
     Refusal("preset of a seed", (*SEED, "--preset", "atto"), 2, "--preset goes with --ckpt"),
     Refusal("height not of 32", (*SEED, "--size", "481x640"), 2, "size 481x640"),
     Refusal("too few tokens", (*SEED, "--size", "32x32"), 2, "has 1 L4 tokens"),

@@ -31,17 +31,21 @@ def traced(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.pipeline, "build_graphs", read)
 
 
-def missing() -> str:
-    return "tensorrt is missing: pip install 'spd-depth[tensorrt]'"
+MISSING = "tensorrt is missing: pip install 'spd-depth[tensorrt]'"
+
+
+def missing(backend: str) -> str:
+    assert backend == "tensorrt"
+    return MISSING
 
 
 @pytest.mark.usefixtures("traced")
 def test_auto_says_why_nothing_was_built_and_how_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.pipeline, "why_not", missing)
+    monkeypatch.setattr("spd.runtime.available.unavailable", missing)
     result = CliRunner().invoke(main, [*QUICK, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stderr.split())
-    assert f"No TensorRT engines: {missing()}." in said
+    assert f"No TensorRT engines: {MISSING}." in said
     assert f"spd-build {tmp_path / f'atto-{HEIGHT}x{WIDTH}'}" in said
 
 
@@ -55,10 +59,10 @@ def test_no_says_nothing_of_engines(tmp_path: Path) -> None:
 def test_yes_fails_before_the_export_where_nothing_can_be_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.pipeline, "why_not", missing)
+    monkeypatch.setattr("spd.runtime.available.unavailable", missing)
     result = CliRunner().invoke(main, [*QUICK, "--out", str(tmp_path), "--build", "yes"])
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [f"Error: --build yes: {missing()}"]
+    assert result.stderr.splitlines() == [f"Error: --build yes: {MISSING}"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,7 +75,7 @@ def test_engines_are_built_in_the_low_precisions_of_the_export(tmp_path: Path, m
         asked.append((path, options))
         return SimpleNamespace()
 
-    monkeypatch.setattr(engines.pipeline, "why_not", lambda: None)
+    monkeypatch.setattr("spd.runtime.available.unavailable", lambda _: None)
     monkeypatch.setattr(engines.pipeline, "build_engines", build)
     monkeypatch.setattr(engines.cli, "summarise", lambda _built, _console: None)
     result = CliRunner().invoke(main, [*QUICK, "--out", str(tmp_path), "--precision", "fp16", "--precision", "bf16"])

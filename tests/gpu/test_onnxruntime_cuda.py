@@ -14,9 +14,10 @@ import spd
 from spd.bundle import open_bundle
 from spd.data.rooms import render_room
 from spd.runtime import Model
-from spd.runtime.onnx_runtime import OnnxRuntimeBackend, cuda_unavailable
+from spd.runtime.available import unavailable
+from spd.runtime.onnx_runtime import OnnxRuntimeBackend
 
-REASON = cuda_unavailable()
+REASON = unavailable("onnxruntime-cuda")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"onnxruntime-cuda: {REASON}")
 
 
@@ -37,11 +38,11 @@ def cpu(exported: Path) -> Iterator[Model]:
         yield model
 
 
-@pytest.mark.parametrize(("precision", "relative"), [("fp32", 2e-3), ("fp16", 2e-2)])
+@pytest.mark.parametrize(("precision", "relative"), [("fp32", 1e-4), ("fp16", 2e-2)])
 def test_depths_are_those_of_the_cpu(
     exported: Path, cpu: Model, images, points: NDArray[np.float64], precision: str, relative: float
 ) -> None:
-    """TF32, ONNX Runtime's choice for float32 on tensor cores, keeps 11 bits: hence 2e-3 and not 1e-4."""
+    """As close as the gate of the export asks; with TF32, float32 would not be."""
     with spd.load(exported, backend="onnxruntime-cuda", precision=precision) as model:
         assert (model.backend, model.precision) == ("onnxruntime-cuda", precision)
         scenes = [model.encode(image) for image in images]  # alive together

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tensorrt_support import add_engines, nothing_left
 
 import spd
+from engines.cli import Memory
 from spd.bundle import open_bundle
 from spd.errors import InputError, SPDError
 from spd.runtime import Model
@@ -72,7 +75,19 @@ def test_sizes(text: int | str, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "2 GG", "-1", -1, "1e9", "2GiB2", True, 1.5j])
+@given(st.integers(0, 10**30), st.sampled_from(["", "B", "kb", "KiB", "MB", "MiB", "GB", "gib", "TB", "TiB"]))
+def test_sizes_are_exact(number: int, unit: str) -> None:
+    factor = (1024 if "i" in unit.lower() else 1000) ** " KMGT".find(unit[:1].upper() or " ") if len(unit) > 1 else 1
+    assert parse_bytes(f"{number}{unit}") == number * factor
+    assert parse_bytes(f"{number}.5 {unit}") == (2 * number + 1) * factor // 2
+
+
+@pytest.mark.parametrize("text", ["7KiB", "4KB", "1.5 GiB", "2gib", "4096", "1TB"])
+def test_a_workspace_is_written_as_a_budget_is(text: str) -> None:
+    assert Memory().convert(text, None, None) == parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["", "9" * 5000, "٣GiB", "GiB", "2 GG", "-1", -1, "1e9", "2GiB2", True, 1.5j])
 def test_what_is_no_size(text: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a size; expected bytes or a size such as 2GiB or 500MB"):
         spd.load(tmp_path / "engines", cache_budget=text)

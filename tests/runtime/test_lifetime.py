@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
+import pickle
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 import spd
 from spd.bundle import open_bundle
 from spd.errors import SPDError
-from spd.runtime import Model
+from spd.runtime import Model, loading
 from spd.runtime.backend import Backend
 
 
@@ -124,6 +127,74 @@ def test_what_is_closed_says_so(backend: Watched) -> None:
     for image in (IMAGE, Path("none.png")):
         with pytest.raises(SPDError, match=r"the model is closed; load it again with spd.load"):
             model.encode(image)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_shares_everything_and_is_closed_by_itself(backend: Watched, copied: Callable[[Model], Model]) -> None:
+    model = Model(backend, None, ["a note"], None)
+    twin = copied(model)
+    assert (twin.backend, twin.notes, twin.size) == ("watched", ["a note"], (32, 32))
+    model.close()
+    with pytest.raises(SPDError, match="the model is closed"):
+        model.encode(IMAGE)
+    with twin.encode(IMAGE) as scene:
+        assert scene.depth([(1, 2)]).tolist() == [3]
+    assert len(backend.caches) == 1
+
+
+@pytest.mark.parametrize("use", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_cannot_be_copied_says_so(backend: Watched, use: Callable[[Any], Any]) -> None:
+    model = Model(backend, None, [])
+    with pytest.raises(SPDError, match=r"^a scene cannot be copied or pickled: .*; encode the image again there$"):
+        use(model.encode(IMAGE))
+    if use is pickle.dumps:
+        with pytest.raises(SPDError, match=r"a model that spd.load did not make cannot be pickled"):
+            use(model)
+        model.close()
+        with pytest.raises(SPDError, match="the model is closed"):
+            use(model)
+
+
+def test_a_pickled_model_is_loaded_again_with_what_was_asked(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms, points
+) -> None:
+    """In another folder, and with "auto" as the request, whatever it came to here."""
+    calls: list[tuple[Any, ...]] = []
+    real = loading._load_bundle
+    monkeypatch.setattr(loading, "_load_bundle", lambda *arguments: calls.append(arguments) or real(*arguments))
+    monkeypatch.chdir(exported.parent)
+    options: dict[str, Any] = {"precision": "fp16", "threads": 1, "cache_budget": "1GiB"}
+    with spd.load(exported.name, **options) as model:
+        expected = model.encode(rooms[0]).depth(points)
+        data = pickle.dumps(model)
+    monkeypatch.chdir(tmp_path)
+    for again in (pickle.loads(data), pickle.loads(pickle.dumps(pickle.loads(data)))):
+        np.testing.assert_array_equal(again.encode(rooms[0]).depth(points), expected)
+    assert calls[0] == (Path(exported.name), "auto", "fp16", 1, 2**30)
+    assert calls[1:] == [(exported, *calls[0][1:])] * 3
+
+
+SPAWN = """
+import multiprocessing, os, sys
+import numpy as np
+import spd
+
+def work(model):
+    return os.getpid(), model.encode(np.full((160, 192, 3), 99, np.uint8)).depth([(1, 1)]).tolist()
+
+if __name__ == "__main__":
+    with spd.load(sys.argv[1], threads=1) as model, multiprocessing.get_context("spawn").Pool(1) as pool:
+        (there, depth), (here, expected) = pool.apply(work, (model,)), work(model)
+        assert there != here
+        assert depth == expected, (depth, expected)
+"""
+
+
+def test_a_model_is_an_argument_for_a_spawned_process(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SPAWN)
+    command = [sys.executable, str(tmp_path / "script.py"), str(exported)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_repr_says_what_it_is(backend: Watched) -> None:

@@ -31,14 +31,16 @@ NO_GPU = "no NVIDIA driver"
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine without a GPU, also where there is one."""
-    monkeypatch.setattr("spd.runtime.onnx_runtime.cuda_missing", lambda: NO_GPU)
+    monkeypatch.setattr("spd.runtime.available.cuda_missing", lambda: NO_GPU)
+    monkeypatch.setattr("spd.runtime.devices.cuda_missing", lambda: NO_GPU)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a GPU, as far as the driver and the package tell."""
-    monkeypatch.setattr("spd.runtime.onnx_runtime.cuda_missing", lambda: None)
+    monkeypatch.setattr("spd.runtime.available.cuda_missing", lambda: None)
+    monkeypatch.setattr("spd.runtime.devices.cuda_missing", lambda: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))  # noqa: T201
 
@@ -63,6 +65,7 @@ def test_auto_takes_the_cpu_and_says_why(exported: Path, caplog: pytest.LogCaptu
         assert len(model.notes) == 2
         assert model.notes[0].startswith("tensorrt cannot run")
         assert model.notes[1] == f"onnxruntime-cuda cannot run here: {NO_GPU}"
+        assert model.warned == [], "it has no engines, and here is no GPU"
     records = [record for record in caplog.records if record.name == "spd"]
     assert {record.levelno for record in records} == {logging.INFO}
     first, second, third = (record.getMessage() for record in records)
@@ -106,10 +109,11 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"backend": "cuda"}, "there is no backend 'cuda'; choose one of: auto, tensorrt"),
     "tensorrt": ({"backend": "tensorrt"}, "tensorrt cannot run"),
     "cuda": ({"backend": "onnxruntime-cuda"}, f"onnxruntime-cuda cannot run here: {NO_GPU}"),
-    "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the .pt or .safetensors"),
+    "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
     "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
     "bf16 anywhere": ({"precision": "bf16"}, f"no backend can run .*tensorrt.*{NO_GPU}.*bf16.*torch runs checkpoints"),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
+    "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),
     "threads": ({"threads": 0}, "threads is 0, expected at least 1"),
 }
 
@@ -139,6 +143,7 @@ def test_a_precision_that_the_bundle_lacks(bundle: Path, backend: str) -> None:
         ({"backend": "tensorrt"}, "tensorrt runs bundles"),
         ({"precision": "fp16"}, "the torch backend runs fp32, not fp16"),
         ({"size": (128, 128)}, "has 16 L4 tokens"),
+        ({"weights": "best"}, "there are no weights 'best'; choose one of: auto, averaged, raw"),
     ],
 )
 def test_refused_for_a_checkpoint(checkpoint: Path, options: dict[str, Any], message: str) -> None:
@@ -170,13 +175,13 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, exp
 
 
 class Broken:
-    """An import of the ONNX Runtime backend that fails."""
+    """An import of ONNX Runtime that fails."""
 
     def __init__(self, cause: BaseException | None) -> None:
         self.cause = cause
 
     def find_spec(self, name: str, *_: object) -> None:
-        if name == "spd.runtime.onnx_runtime":
+        if name == "onnxruntime":
             raise ImportError("libonnxruntime.so.1: cannot open\nshared object file") from self.cause
 
 
@@ -194,13 +199,14 @@ def test_an_onnxruntime_that_cannot_be_imported(  # Ctrl-C during its import com
     error: type[BaseException],
     message: str,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "spd.runtime.onnx_runtime", raising=False)
+    without(monkeypatch)  # so that the package is found before it is imported
+    monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setattr(sys, "meta_path", [Broken(cause), *sys.meta_path])
     with pytest.raises(error, match=message):
         spd.load(exported, backend="onnxruntime-cpu")
 
 
-def cpu_only(path: str, *_: Any, providers: list[str], **__: Any) -> Any:
+def cpu_only(path: str, *_: Any, providers: list[Any], **__: Any) -> Any:
     """A session that fell back to the CPU without a word, as when libcudart is not found."""
     return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
@@ -236,18 +242,27 @@ def test_cuda_that_does_not_work_is_an_error(
 
 @pytest.mark.usefixtures("gpu")
 def test_auto_goes_on_to_the_cpu(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     real = onnxruntime.InferenceSession
 
-    def session(path: str, options: Any, providers: list[str], **others: Any) -> Any:
-        make = raises if providers == ["CUDAExecutionProvider"] else real
+    def session(path: str, options: Any, providers: list[Any], **others: Any) -> Any:
+        make = real if providers == ["CPUExecutionProvider"] else raises
         return make(path, options, providers=providers, **others)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with spd.load(exported) as model:
         assert (model.backend, model.precision) == ("onnxruntime-cpu", "fp32")
         assert "driver too old" in model.notes[1]
+        assert model.warned == [model.notes[1]]
+    with spd.load(exported, precision="fp32") as model:
+        assert model.warned == [], "float32 graphs are for a CPU"
+    with spd.load(exported, precision="fp16") as model:
+        assert (model.backend, model.warned) == ("onnxruntime-cpu", [model.notes[1]])
+    assert [record.levelname for record in caplog.records if record.name == "spd"] == ["WARNING"] * 2
     assert capfd.readouterr().out == ""
 
 
@@ -258,7 +273,7 @@ def test_onnxruntime_without_cuda(monkeypatch: pytest.MonkeyPatch, exported: Pat
 
 
 def test_a_graph_that_is_no_graph(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (bundle / "decoder.fp32.onnx").unlink()
+    (bundle / "decoder.fp32.onnx").unlink()  # as it is linked to the shared one
     shutil.copy(bundle / "parity.json", bundle / "decoder.fp32.onnx")
     with pytest.raises(BundleError, match="is not the file that was exported"):
         spd.load(bundle, backend="onnxruntime-cpu")

@@ -56,7 +56,7 @@ class Session:
     made: ClassVar[list[Session]] = []
     fails = False
 
-    def __init__(self, path: str, options: Any, providers: list[str], enable_fallback: int) -> None:
+    def __init__(self, path: str, options: Any, providers: list[Any], enable_fallback: int) -> None:
         self.path, self.providers = Path(path), providers
         self.bindings: list[Binding] = []
         assert not enable_fallback
@@ -64,7 +64,7 @@ class Session:
         self.made.append(self)
 
     def get_providers(self) -> list[str]:
-        return [*self.providers, "CPUExecutionProvider"]
+        return [name if isinstance(name, str) else name[0] for name in (*self.providers, "CPUExecutionProvider")]
 
     def get_outputs(self) -> list[Value]:
         tensors = open_bundle(self.path.parent).manifest.contract
@@ -84,7 +84,8 @@ class Session:
 def bundle_on_cuda(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle, where CUDA seems to work; sessions record what is bound."""
     monkeypatch.setattr(Session, "made", [])
-    monkeypatch.setattr("spd.runtime.onnx_runtime.cuda_unavailable", lambda: None)
+    monkeypatch.setattr("spd.runtime.available.cuda_missing", lambda: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     return open_bundle(exported)
@@ -120,7 +121,8 @@ def test_a_whole_scene_on_cuda_copies_points_and_depths_only(bundle_on_cuda: Bun
         assert first.depth([(1, 2), (3, 4), (399, 299)]).tolist() == [1, 1, 1]
         other.depth([(1, 2), (3, 4), (8, 8)])
     encoder, decoder = Session.made
-    assert [session.providers for session in Session.made] == [["CUDAExecutionProvider"]] * 2
+    without_tf32 = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    assert [session.providers for session in Session.made] == [without_tf32] * 2
     assert len(encoder.bindings) == 2
     caches = [{n: v for n, v in b.inputs.items() if n != "points"} for b in decoder.bindings]
     assert {value.device for cache in caches for value in cache.values()} == {"cuda"}

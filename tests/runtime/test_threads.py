@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import spd.errors
-import spd.preprocess
+import spd.images
 from spd.runtime import Model, load
 
 THREADS = 8
@@ -103,21 +104,21 @@ def test_reading_images_in_two_threads_leaves_the_warning_filters_alone(
 ) -> None:
     """The first thread begins, the second begins, the first ends, the second ends."""
     first_began, second_began, first_ended = (threading.Event() for _ in range(3))
-    upright = spd.preprocess.ImageOps.exif_transpose
+    turn = spd.images.reading._turn
 
-    def waits(image: Image.Image, **options: Any) -> Image.Image:
+    def waits(image: Image.Image, pixels: Image.Image) -> Image.Image:
         if threading.current_thread().name == "first":
             first_began.set()
             assert second_began.wait(timeout=60)
         else:
             second_began.set()
             assert first_ended.wait(timeout=60)
-        return upright(image, **options)
+        return turn(image, pixels)
 
-    monkeypatch.setattr("spd.preprocess.ImageOps.exif_transpose", waits)
+    monkeypatch.setattr("spd.images.reading._turn", waits)
     before = list(warnings.filters)
-    first = threading.Thread(target=spd.preprocess.read_image, args=(files[0],), name="first")
-    second = threading.Thread(target=spd.preprocess.read_image, args=(files[1],), name="second")
+    first = threading.Thread(target=spd.images.read_image, args=(files[0],), name="first")
+    second = threading.Thread(target=spd.images.read_image, args=(files[1],), name="second")
     first.start()
     assert first_began.wait(timeout=60)
     second.start()
@@ -125,3 +126,15 @@ def test_reading_images_in_two_threads_leaves_the_warning_filters_alone(
     first_ended.set()
     second.join()
     assert list(warnings.filters) == before
+
+
+def test_the_number_of_threads_of_torch(checkpoint: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        for wanted in (1, 2):
+            with load(checkpoint, size=(160, 192), threads=wanted):
+                assert torch.get_num_threads() == wanted
+        with load(checkpoint, size=(160, 192)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import spd
 from spd.bundle import open_bundle
+from spd.errors import BackendError
 from spd.runtime.onnx_runtime import TILE, OnnxRuntimeBackend
 
 Tiled = tuple[OnnxRuntimeBackend, Any, NDArray[np.float32], NDArray[np.float32]]
@@ -56,11 +62,93 @@ def test_points_are_shared_out(tiled: Tiled, count: int, sizes: list[int], monke
     assert max(asked) <= TILE[1]
 
 
-def test_a_closed_backend_still_answers_for_the_scenes_that_are_left(exported: Path) -> None:
-    bundle = open_bundle(exported)
-    backend = OnnxRuntimeBackend(bundle, "onnxruntime-cpu", "fp32", threads=2)
-    image = np.full((1, bundle.manifest.height, bundle.manifest.width, 3), 99, np.uint8)
-    cache, points = backend.encode(image), np.linspace(1, 150, 400, dtype=np.float32).reshape(1, 200, 2)
-    before = backend.decode(cache, points)
-    backend.close()
-    np.testing.assert_allclose(backend.decode(cache, points), before, rtol=1e-5)
+def decoding_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("spd-decode")}
+
+
+def test_a_closed_model_decodes_for_its_open_scenes_as_before(
+    exported: Path, tiled: Tiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tiles, on the same threads, which end with the last scene."""
+    points, others = tiled[2][0, :200], decoding_threads()
+    model = spd.load(exported, "onnxruntime-cpu", threads=2)
+    scene = model.encode(np.full((160, 192, 3), 99, np.uint8))
+    before = scene.depth(points)
+    own = decoding_threads() - others
+    assert len(own) == 2
+    backend = model._open_residency().backend
+    assert isinstance(backend, OnnxRuntimeBackend)
+    tiles = len(backend.tiles(points[None].astype(np.float32)))
+    asked, decode = [], OnnxRuntimeBackend._decode
+
+    def recorded(*arguments: Any) -> NDArray[np.float32]:
+        asked.append(threading.current_thread())
+        return decode(*arguments)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "_decode", recorded)
+    model.close()
+    np.testing.assert_array_equal(scene.depth(points), before)
+    assert len(asked) == tiles == 4
+    assert set(asked) <= own
+    scene.close()
+    monkeypatch.undo()
+    asked.clear()
+    del model, backend, scene
+    gc.collect()
+    for thread in own:
+        thread.join(30)
+    assert not own & decoding_threads()
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_threads_that_cannot_be_started(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tiles: int, points: NDArray[np.float64]
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with spd.load(exported, "onnxruntime-cpu", threads=2) as model:
+        scene = model.encode(np.zeros((160, 192, 3), np.uint8))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            if tiles == 1:
+                assert scene.depth(points[:5]).shape == (5,)
+                return
+            with pytest.raises(
+                BackendError, match=r"cannot start its 2 threads: can't start new thread; .*threads=1, or"
+            ):
+                scene.depth(points[:200])
+        assert scene.depth(points[:200]).shape == (200,)
+
+
+LIMITED = """
+import ctypes, os, resource, sys
+import spd.runtime.onnx_runtime
+from spd import load
+from spd.errors import BackendError
+if os.getuid() == 0:
+    os.setresuid(64999, 64999, 0)  # the limit does not hold for root
+    ctypes.CDLL(None).setfsuid(0)  # who owns the files
+resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
+load(sys.argv[1], "onnxruntime-cpu", threads=1)
+try:
+    load(sys.argv[1], "onnxruntime-cpu", threads=40)
+except BackendError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets the limit of processes as Linux does")
+def test_a_limit_of_processes(exported: Path) -> None:
+    """A real one, under which ONNX Runtime would hang: it can start some of its threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(exported)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("onnxruntime-cpu cannot start its 40 threads: ")
+    assert "such as threads=1, or raise the limit of processes (ulimit -u)" in done.stdout
+    assert done.stdout.count("\n") == 1

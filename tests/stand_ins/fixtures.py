@@ -34,7 +34,7 @@ def use_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Ma
         _forget_users()
         machine = install(version, monkeypatch.setitem)
         # ONNX Runtime needs a real GPU: its module keeps the function that asks for one.
-        importlib.import_module("spd.runtime.onnx_runtime")
+        importlib.import_module("spd.runtime.available")
         monkeypatch.setattr("spd.runtime.devices.cuda_missing", lambda: None)
         machines.append(machine)
         return machine

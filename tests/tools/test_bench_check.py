@@ -31,6 +31,7 @@ def test_atto_costs_what_was_committed(exported: Path) -> None:
     assert not list(differences(read_committed(), {ATTO.name: found}))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_tiny_costs_what_was_committed() -> None:
     found = counts_of_case(TINY, ("fp32",))

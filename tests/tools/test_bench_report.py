@@ -1,4 +1,4 @@
-"""Reports of made-up measurements: JSON, Markdown and the picture."""
+"""Reports of made-up measurements: JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from bench_support import ABOUT, measured, report
 
 from tools.bench.measure import Skipped
-from tools.bench.plot import LEFT, PANEL_WIDTH, SCALE, Axes, axes, bent, draw, marks
 from tools.bench.report import number, spread_text
 from tools.bench.rows import Row
 from tools.bench.spread import Spread
@@ -89,57 +88,6 @@ def test_markdown() -> None:
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
     assert spread_text(Spread(value, value, value, 1)) == f"{text} ({text}–{text})"
-
-
-def test_the_axes_are_logarithmic() -> None:
-    panel = Axes(LEFT, (1, 4096), (10, 1000))
-    assert panel.x(64) == pytest.approx((panel.x(1) + panel.x(4096)) / 2)
-    assert panel.y(100) == pytest.approx((panel.y(10) + panel.y(1000)) / 2)
-    assert panel.y(1000) < panel.y(10)
-
-
-def test_curves_are_linear_in_k() -> None:
-    places = bent([(1, 101.0), (256, 356.0)])
-    assert len(places) > 10
-    assert all(ms == pytest.approx(100 + count) for count, ms in places)
-
-
-def test_marks_by_hand() -> None:
-    rows = {one.row: one for one in (SPD, LITERAL, DENSE)}
-    found = {mark.row: mark for mark in marks(rows)}
-    # The medians cost 100 + 0.1 K and 100 + 80 / 256 K; the rounds pair 100 with 150, 110 with 160, 90 with 140.
-    assert found[SPD.row].count == pytest.approx(500)
-    assert found[SPD.row].ms == 150
-    assert found[LITERAL.row].count == pytest.approx(2 + 254 * 48 / 78 - 1, rel=0.01)
-
-
-def test_no_mark_at_once_or_never() -> None:
-    slow = measured("spd/onnxruntime-cpu", [100.0], {1: [1.0]})
-    assert marks({one.row: one for one in (slow, measured("dav2s/onnxruntime-cpu", [50.0]))}) == []
-    free = measured("spd/onnxruntime-cpu", [100.0], {1: [1.0], 2: [1.0]})
-    assert marks({one.row: one for one in (free, measured("dav2s/onnxruntime-cpu", [500.0]))}) == []
-
-
-def test_the_picture_has_the_marks() -> None:
-    small = measured("spd/onnxruntime-cpu", [50.0] * 3, {1: [1.0] * 3, 256: [25.6] * 3, 1024: [102.4] * 3}, (256, 320))
-    dense = measured("dav2s/onnxruntime-cpu", [70.0] * 3, size=(256, 320))
-    made = report(small, dense, SPD, DENSE)
-    picture = draw(made)
-    assert picture.width == 2 * PANEL_WIDTH // SCALE
-    colours = set()
-    for i, size in enumerate(made.sizes()):
-        rows = made.of_size(*size)
-        panel = axes(rows, made.counts, i * PANEL_WIDTH + LEFT)
-        (mark,) = marks(rows)
-        x, y = round(panel.x(mark.count) / SCALE), round(panel.y(mark.ms) / SCALE)
-        colours.add(picture.getpixel((x, y)))
-        around = {picture.getpixel((x + dx, y)) for dx in range(-10, 11)}
-        assert any(min(pixel) > 200 for pixel in around), "a light ring"
-    assert colours == {(102, 153, 204)}, "both marks have the row's colour"
-
-
-def test_a_picture_of_one_dense_row() -> None:
-    assert draw(report(DENSE)).width == PANEL_WIDTH // SCALE
 
 
 def test_rows_know_their_device() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bench_support import Echo, make_facts, make_nothing
 
-from tools.bench.worker import Worker, WorkerError, _deaf
+from tools.bench.worker import Worker, WorkerError, _ctrl_c_held_back
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_ctrl_c_waits_for_the_end_of_a_start() -> None:
     reached = []
 
     def start() -> None:
-        with _deaf():
+        with _ctrl_c_held_back():
             signal.raise_signal(signal.SIGINT)
             reached.append(True)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from training_support import scalars
 
-from spd.training.log import COLUMNS, METRICS, SKIPPED_SHOWN, Log, Skipped
+from spd.training.log import SKIPPED_SHOWN, Log, Skipped
+from spd.training.metrics_file import COLUMNS, METRICS
 
 LOSS = {"loss": 0.1234567890123, "lr": 1e-4, "images_per_s": 12.5, "skipped": 3}
 VALIDATION = {"abs_rel": 0.25, "rmse": 0.5, "delta1": 0.75}
@@ -46,7 +47,7 @@ def test_steps_that_were_lost_are_dropped(tmp_path: Path) -> None:
         for step in (2, 4, 6):
             log.row(step, LOSS)
     with (tmp_path / METRICS).open("a") as file:
-        file.write("4,0.1")  # cut off
+        file.write("7,0.1")  # cut off
     with Log(tmp_path, 9, 4) as log:
         log.row(6, {**LOSS, "loss": 7.0})
         log.row(8, {**LOSS, "loss": 8.0})
@@ -58,12 +59,14 @@ def test_steps_that_were_lost_are_dropped(tmp_path: Path) -> None:
     assert scalars(tmp_path)["loss"] == pytest.approx({2: LOSS["loss"], 4: LOSS["loss"], 6: 7.0, 8: 8.0})
 
 
-@pytest.mark.parametrize("text", ["", "something else\n1,2\n", "step,loss\n1,2\n", "\0\n"])
-def test_another_file_of_that_name_is_replaced(tmp_path: Path, text: str) -> None:
-    (tmp_path / METRICS).write_text(text)
+def test_a_file_that_is_not_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / METRICS).write_text("something else\n1,2\n")
     with Log(tmp_path, 9, 5) as log:
         log.row(6, LOSS)
     assert [row["step"] for row in rows(tmp_path)] == ["6"]
+    assert capsys.readouterr().err == (
+        f"{tmp_path / METRICS}: has no column step; the file as it was is kept as metrics.old.csv\n"
+    )
 
 
 def test_a_loss_that_is_no_number_is_written(tmp_path: Path) -> None:

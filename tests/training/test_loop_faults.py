@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +122,25 @@ def test_a_worker_that_is_asked_to_end_goes_on_for_the_step_under_way(
 
     monkeypatch.setattr(samples, "sample_queries", telling)
     assert run(tmp_path, workers=1).progress.step == 4
+
+
+def test_a_run_that_waits_for_a_batch_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has done is kept: the next step has not begun."""
+    main, drawn = os.getpid(), samples.sample_queries
+    calls = itertools.count()
+
+    def stuck(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 2:  # of step 3; validation has one image
+            os.kill(main, signal.SIGTERM)
+            time.sleep(1000)
+        return drawn(*arguments, **options)
+
+    monkeypatch.setattr(samples, "sample_queries", stuck)
+    state = run(tmp_path, workers=1)
+    assert (state.stopped, state.progress.step) == (True, 2)
+    assert read_last(tmp_path)["progress"]["step"] == 2
+    monkeypatch.undo()
+    assert run(tmp_path, resume=True).progress.step == 4
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

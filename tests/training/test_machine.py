@@ -187,3 +187,23 @@ def test_workers(cores: int, devices: int, expected: int, monkeypatch: pytest.Mo
     fabric = fabric_for(Machine(devices=devices), {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert default_workers(fabric) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "threads", "variable"), [(3, 1, 3, None), (64, 1, 16, None), (6, 3, 2, "2"), (2, 3, 1, "1")]
+)
+def test_processes_share_the_cores_that_they_are_given(
+    cores: int, devices: int, threads: int, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine on which torch would take 16."""
+    taken: list[int] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # so that it is put back
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(module, "cores", lambda: cores)
+    fabric_for(Machine(devices=devices), {})
+    assert taken == [], "the user has said it"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    fabric_for(Machine(devices=devices), {})
+    assert taken == [threads]
+    assert os.environ.get("OMP_NUM_THREADS") == variable

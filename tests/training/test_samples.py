@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,57 +11,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from training_support import SMALL
+from training_support import PLAIN, SMALL, Pictures, shown
 
 from spd.data.pairs import Pair
 from spd.data.rooms import RoomPairs
 from spd.errors import DataError
 from spd.preprocess import Letterbox
-from spd.training.samples import (
-    TRIES,
-    Batch,
-    Numbers,
-    Reading,
-    Samples,
-    epoch_length,
-    received,
-    training_batches,
-    validation_batches,
-)
-from spd.training.settings import EPOCH_OF_ROOMS, Settings
-
-
-class Pictures:
-    """Pairs whose depth is 1 m and their number in millimetres; some are broken, one ends the process that reads it."""
-
-    title = "pictures"
-    rendered = False
-    description = ""
-
-    def __init__(self, count: int, broken: tuple[int, ...] = (), deadly: int = -1) -> None:
-        self.count, self.broken, self.deadly = count, broken, deadly
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Pair:
-        if index in self.broken:
-            raise DataError(f"depth_{index}.png is cut off; copy it again")
-        if index == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        image = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
-        return Pair(image, np.full((48, 64), 1 + index / 1000, np.float32), str(index))
-
-
-def shown(batch: Batch) -> list[int]:
-    """Numbers of the pairs in a batch, without augmentation."""
-    return [round((float(depth_K[0]) - 1) * 1000) for depth_K in batch["depth"]]
+from spd.training.samples import TRIES, Numbers, Samples, epoch_length
+from spd.training.settings import EPOCH_OF_ROOMS
 
 
 def numbers(length: int, batch: int, steps: int, *, step: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
     """The sample numbers of some steps of a process."""
     endless = iter(Numbers(length, replace(SMALL, batch=batch, seed=5), step, rank, world))
-    return [list(itertools.islice(endless, batch)) for _ in range(steps)]
+    return list(itertools.islice(endless, steps))
 
 
 lengths, few = st.integers(1, 40), st.integers(1, 5)
@@ -96,7 +56,7 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     first, second = (np.array(part) for part in np.split(np.array(numbers(30, 30, 2)), 2))
     assert (first != second - 30).any()
     other = next(iter(Numbers(30, replace(SMALL, seed=6), 0, 0, 1)))
-    assert [other] != numbers(30, 1, 1)[0]
+    assert other != numbers(30, SMALL.batch, 1)[0]
 
 
 def test_rooms_never_come_twice() -> None:
@@ -118,7 +78,7 @@ def seen_rooms(seed: int, monkeypatch: pytest.MonkeyPatch, *, train: bool) -> li
 
     monkeypatch.setattr(RoomPairs, "__getitem__", noted)
     samples = Samples(RoomPairs(64, 96), replace(SMALL, seed=seed), train=train)
-    samples.__getitems__(range(5, 11))
+    samples.batch(range(5, 11))
     return seen
 
 
@@ -138,7 +98,8 @@ def test_rooms_of_a_shape_of_their_own_are_padded_as_the_runtime_pads_photos() -
     given = replace(SMALL, height=192, width=256, batch=8, points=400)
     rooms = RoomPairs(192, 256, varied=True)
     samples = Samples(rooms, given, train=True)
-    batch = samples.__getitems__(range(8))
+    batch = samples.batch(range(8))
+    assert not isinstance(batch, DataError)
     shapes = set()
     for number in range(8):
         pair = rooms[samples.first + number]
@@ -149,38 +110,6 @@ def test_rooms_of_a_shape_of_their_own_are_padded_as_the_runtime_pads_photos() -
         columns, rows = np.floor(box.to_image(batch["points"][number].numpy())).astype(int).T
         assert (batch["depth"][number].numpy() == pair.depth[rows, columns]).all()
     assert len(shapes) > 2
-
-
-def first_batches(pairs: Pictures, given: Settings, count: int, reading: Reading | None = None) -> list[Batch]:
-    batches = received(training_batches(pairs, given, 0, reading or Reading()))
-    return list(itertools.islice(batches, count))
-
-
-PLAIN = replace(SMALL, augment=False, batch=4)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches(workers: int) -> None:
-    batches = first_batches(Pictures(8), PLAIN, 4, Reading(workers=workers))
-    assert [*Counter(itertools.chain(*map(shown, batches))).values()] == [2] * 8
-    batch = batches[0]
-    assert batch["image"].dtype == torch.uint8
-    assert batch["image"].shape == (4, 3, 128, 160)
-    assert (batch["points"].shape, batch["depth"].shape) == ((4, 8, 2), (4, 8))
-    assert batch["points"].dtype == batch["depth"].dtype == torch.float32
-    assert batch["skipped"] == []
-    letterbox = Letterbox.fit(64, 48, 160, 128)
-    for number, image in zip(shown(batch), batch["image"], strict=True):
-        expected = letterbox.apply(Image.fromarray(Pictures(8)[number].image))
-        assert (image.permute(1, 2, 0).numpy() == expected).all()
-
-
-def test_workers_change_nothing() -> None:
-    given = replace(SMALL, batch=3)
-    for one, other in zip(
-        *(first_batches(Pictures(5), given, 4, Reading(workers=workers)) for workers in (0, 2)), strict=True
-    ):
-        assert all(torch.equal(one[name], other[name]) for name in ("image", "points", "depth"))
 
 
 def test_augmentation_differs_between_epochs_and_is_for_training_only() -> None:
@@ -202,9 +131,11 @@ def test_a_broken_pair_is_replaced_by_any_other() -> None:
     assert shown(sample)[0] in (0, 3)
     assert sample["skipped"][0] == "depth_1.png is cut off; copy it again"
     assert {*sample["skipped"]} <= {f"depth_{number}.png is cut off; copy it again" for number in (1, 2)}
-    batches = first_batches(Pictures(4, broken=(1, 2)), PLAIN, 2)
-    assert all({*shown(batch)} <= {0, 3} and len(shown(batch)) == 4 for batch in batches)
-    assert all(len(batch["skipped"]) >= 2 for batch in batches)
+    batch = Samples(Pictures(4, broken=(1, 2)), PLAIN, train=True).batch(range(4))
+    assert not isinstance(batch, DataError)
+    assert {*shown(batch)} <= {0, 3}
+    assert len(shown(batch)) == 4
+    assert len(batch["skipped"]) >= 2
 
 
 def test_a_folder_of_broken_pairs_is_got_over() -> None:
@@ -235,15 +166,6 @@ def test_validation_is_by_the_paper_s_protocol() -> None:
     assert {*Samples(uncropped, given, train=False)[0]["depth"].flatten().tolist()} == {1, 3}
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_all_pairs_broken_is_one_line(workers: int) -> None:
-    broken = Pictures(3, broken=(0, 1, 2))
-    with pytest.raises(
-        DataError, match=rf"^{TRIES} pairs one after the other .* because depth_\d.png is cut off; copy .*$"
-    ):
-        first_batches(broken, PLAIN, 1, Reading(workers=workers))
-
-
 def test_depth_that_is_cropped_away_is_a_broken_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     class Corner(Pictures):
         def __getitem__(self, index: int) -> Pair:
@@ -253,48 +175,6 @@ def test_depth_that_is_cropped_away_is_a_broken_pair(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(DataError, match="has no depth left after resizing and cropping"):
         Samples(Corner(2), SMALL, train=True)[0]
-
-
-def test_a_worker_that_dies() -> None:
-    """The loader's own error; `train` says it in a line."""
-    with pytest.raises(RuntimeError, match=r"^DataLoader worker \(pid"):
-        first_batches(Pictures(1, deadly=0), PLAIN, 1, Reading(workers=1))
-
-
-def test_signals_for_all_do_not_reach_workers() -> None:
-    """Neither those of a terminal and a process group, nor Ctrl-C in other ways."""
-
-    class Telling(Pictures):
-        def __getitem__(self, index: int) -> Pair:
-            if index == 0:
-                raise DataError(f"{os.getpgid(0) == os.getpid()} {signal.getsignal(signal.SIGINT) == signal.SIG_IGN}")
-            return super().__getitem__(index)
-
-    (batch,) = first_batches(Telling(4), PLAIN, 1, Reading(workers=1))
-    assert batch["skipped"] == ["True True"]
-
-
-def validated(pairs: Pictures | RoomPairs, given: Settings, world: int = 1) -> list[list[int]]:
-    loaders = (validation_batches(pairs, given, Reading(rank, world)) for rank in range(world))
-    return [list(loader.sampler) for loader in loaders]
-
-
-def test_what_is_validated() -> None:
-    given = replace(PLAIN, val_images=4)
-    assert validated(Pictures(100), given) == [[0, 25, 50, 75]]
-    assert validated(Pictures(100), given, world=3) == [[0, 75], [25], [50]]
-    assert validated(Pictures(3), given) == [[0, 1, 2]]
-    assert validated(RoomPairs(64, 96), given) == [[0, 1, 2, 3]]
-    assert validated(Pictures(100), replace(given, overfit=3)) == [[0, 1, 2]]
-    batches = list(received(validation_batches(Pictures(100), given, Reading())))
-    assert [shown(batch) for batch in batches] == [[0, 25, 50, 75]]
-    again = list(received(validation_batches(Pictures(100), given, Reading())))
-    assert torch.equal(batches[0]["points"], again[0]["points"])
-
-
-def test_overfit_reads_no_more_than_its_pairs() -> None:
-    batches = first_batches(Pictures(50), replace(PLAIN, overfit=3, batch=3), 5)
-    assert [sorted(shown(batch)) for batch in batches] == [[0, 1, 2]] * 5
 
 
 def test_edges_are_for_training_only(monkeypatch: pytest.MonkeyPatch) -> None:

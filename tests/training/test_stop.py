@@ -23,7 +23,7 @@ def test_the_first_is_a_request(kind: signal.Signals, capfd: pytest.CaptureFixtu
         send(kind)
         assert stop.asked
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
-    assert capfd.readouterr().err == "\nStopping behind this step; once more ends at once.\n"
+    assert capfd.readouterr().err == "\nStopping after this step; once more ends at once.\n"
 
 
 def test_the_second_ends_at_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 How it is measured, and why:
 
-- Each row (a network on a runtime, such as `spd/onnxruntime-cpu`) lives in a process of its own, which gives it a peak
+- Each row (a network on a runtime, such as `spd/onnxruntime-cpu`) lives in a process of its own. That gives it a peak
   memory of its own and keeps thread pools apart: ONNX Runtime's threads spin for some 40 ms of processor time after a
   call, and would take it from whatever another library of the same process does next. It keeps its default, spinning,
   because that is what an application gets.

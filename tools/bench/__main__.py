@@ -27,7 +27,7 @@ Examples:
   python -m tools.bench --growth
 
 Markdown goes to standard output, progress to standard error. Ratios, with their spread over the rounds, are the result;
-nothing else should run meanwhile. The first run exports the graphs that are compared, which takes minutes.
+nothing else should run meanwhile. The first run exports the graphs that are compared; that takes minutes.
 """
 
 
@@ -44,7 +44,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network to export.  [default: tiny]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle to measure instead of an untrained one.")
-@click.option("--sizes", type=Sizes(), help="Of the image.  [default: 256x320,480x640]")
+@click.option("--sizes", type=Sizes(), help="Image sizes.  [default: 256x320,480x640]")
 @click.option(
     "--rows", "patterns", multiple=True, metavar="PATTERN", help="Only these; repeatable.  [default: all that can run]"
 )
@@ -73,6 +73,10 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
 
     # numpy and the rest are imported only now: --help is to be instant.
     from spd.files import write_atomically
+
+    if plot_path is not None:
+        from spd.utils.plots import write_png  # what it needs may be missing: known before anything is measured
+        from tools.bench.plot import draw
     from tools.bench.growth import QUICK_SIZES, SIZES, grow
     from tools.bench.run import Options, benchmark
 
@@ -99,10 +103,8 @@ def main(json_path: Path | None, plot_path: Path | None, growth: bool, **argumen
         with write_atomically(json_path) as file:
             file.write((json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     if plot_path is not None:
-        from tools.bench.plot import draw
-
         with write_atomically(plot_path) as file:
-            draw(report).save(file, format="PNG")
+            write_png(draw(report.as_dict()), file)
     write_stdout(report.markdown().encode())
 
 

@@ -14,7 +14,7 @@ from tools.bench.subjects import dense_size
 
 
 class Dense(nn.Module):
-    """The network alone: neither resizing before it nor reading at points behind it."""
+    """The network alone: without resizing before it or reading at points after it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The graphs that are compared, made once and kept in a folder until what they are made from changes.
 
-Everything heavy happens in processes of its own, so that the benchmark's stays small.
+Everything heavy happens in processes of its own: the benchmark's stays small.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd.config import SPDConfig, preset_name
+from spd.runtime.available import unavailable
 from spd.runtime.devices import cuda_missing
 from spd.runtime.machine import package_versions
 from spd.staging import staged
@@ -41,9 +42,9 @@ class Wanted:
     """spd, literal or dav2s."""
     config: SPDConfig
     height: int
-    """Of the image, pixels."""
+    """Pixels."""
     width: int
-    """Of the image, pixels."""
+    """Pixels."""
 
     def folder(self, cache: Path) -> Path:
         """Where they are, or will be."""
@@ -105,7 +106,7 @@ def make_graphs(wanted: Wanted, folder: Path) -> None:
     for old in folder.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
     if wanted.network == "spd":
-        _bundle(wanted, folder)
+        _export_bundle(wanted, folder)
         return
     with staged(folder) as unfinished:
         if wanted.network == "literal":
@@ -118,11 +119,11 @@ def make_graphs(wanted: Wanted, folder: Path) -> None:
             export_dense(wanted.height, wanted.width, unfinished / "dense.onnx")
 
 
-def _bundle(wanted: Wanted, folder: Path) -> None:
+def _export_bundle(wanted: Wanted, folder: Path) -> None:
     """As `spd-export --seed-checkpoint PRESET --no-verify` does it, with engines where TensorRT and a GPU are."""
     from rich.console import Console
 
-    from engines.pipeline import BuildOptions, build_engines, why_not
+    from engines.pipeline import BuildOptions, build_engines
     from export.graphs import GraphOptions
     from export.pipeline import Options, Source, export_bundle
     from spd.checkpoint import weights_sha256
@@ -133,5 +134,5 @@ def _bundle(wanted: Wanted, folder: Path) -> None:
     options = Options(GraphOptions(wanted.height, wanted.width), precisions, folder.name, verify=False)
     model, phases = seeded(wanted.config), Phases(Console(file=sys.stderr))
     export_bundle(Source(model, None, weights_sha256(model.state_dict())), folder.parent, options, phases)
-    if why_not() is None:
+    if unavailable("tensorrt") is None:
         build_engines(folder, BuildOptions(("fp16",)), phases)

@@ -62,7 +62,7 @@ class PublicScene(Subject):
 
 
 class Batch(OnnxRuntime):
-    """A bundle's graphs on several images at once, which `spd.Model` does not do."""
+    """A bundle's graphs on several images at once; `spd.Model` takes one."""
 
     def __init__(self, files: dict[str, Path], inputs: Inputs) -> None:
         super().__init__("onnxruntime-cpu", files, inputs.image, inputs)
@@ -91,19 +91,19 @@ def grow(options: Options, say: Say) -> GrowthReport:
     given = None if options.bundle is None else open_bundle(options.bundle)
     threads = pin(options.threads)
     context = _Context(options, threads, say, [])
-    bundles = _bundles(context) if given is None else {(given.manifest.height, given.manifest.width): given}
+    bundles = _open_bundles(context) if given is None else {(given.manifest.height, given.manifest.width): given}
     if not bundles:
         raise InputError(f"no bundle can be made: {context.skipped[0].reason}")
     base = bundles.get(BASE) or next(iter(bundles.values()))
-    parts = [_points(context, base), _batches(context, base)]
+    parts = [_measure_points(context, base), _measure_batches(context, base)]
     if given is None:
-        parts.insert(1, _sizes(context, list(bundles.values())))
+        parts.insert(1, _measure_sizes(context, list(bundles.values())))
     preset = options.preset if given is None else given.manifest.name
     about = {"preset": preset, **about_run(options, threads, load)}
     return GrowthReport(tuple(parts), tuple(context.skipped), about, notes(options, load, given))
 
 
-def _bundles(context: _Context) -> dict[tuple[int, int], Bundle]:
+def _open_bundles(context: _Context) -> dict[tuple[int, int], Bundle]:
     """Untrained bundles of all sizes."""
     options = context.options
     wanted = {size: Wanted("spd", PRESETS[options.preset], *size) for size in options.sizes}
@@ -118,37 +118,39 @@ def _bundles(context: _Context) -> dict[tuple[int, int], Bundle]:
     return found
 
 
-def _public(context: _Context, bundle: Bundle, works: tuple[int, ...]) -> Candidate:
+def _public_candidate(context: _Context, bundle: Bundle, works: tuple[int, ...]) -> Candidate:
     height, width = bundle.manifest.height, bundle.manifest.width
     image, points = make_inputs(height, width, max(works))
-    # Of a large image float32 rounds a point that is nearly outside to outside.
+    # In a large image float32 rounds a point near the edge to outside.
     inside = np.minimum(points[0], np.array([width, height], dtype=np.float32) - 0.5)
     args = (bundle.path, image[0], inside, context.threads)
-    return Candidate(Row("spd", "scene.depth"), height, width, works, _macs(bundle, works, 1), PublicScene, args)
+    return Candidate(
+        Row("spd", "scene.depth"), height, width, works, _macs_by_work(bundle, works, 1), PublicScene, args
+    )
 
 
-def _macs(bundle: Bundle, works: Iterable[int], batch: int) -> dict[int, int]:
+def _macs_by_work(bundle: Bundle, works: Iterable[int], batch: int) -> dict[int, int]:
     encoder, decoder = (bundle.graph(graph, "fp32") for graph in ("encoder", "decoder"))
     return {k: macs_of_file(encoder, batch) if k == ENCODE else macs_of_file(decoder, batch, k) for k in works}
 
 
-def _points(context: _Context, bundle: Bundle) -> Growth:
+def _measure_points(context: _Context, bundle: Bundle) -> Growth:
     counts = QUICK_COUNTS if context.options.quick else COUNTS
-    done = context.measure([_public(context, bundle, (ENCODE, *counts))])
-    lines = [_line(str(count), count, one, count) for one in done for count in counts]
+    done = context.measure([_public_candidate(context, bundle, (ENCODE, *counts))])
+    lines = [_make_line(str(count), count, one, count) for one in done for count in counts]
     limit = bundle.manifest.max_points
     size = f"{bundle.manifest.height}x{bundle.manifest.width}"
     return Growth("K", f"Points, {size}, scene.depth in calls of up to {limit}", tuple(lines))
 
 
-def _sizes(context: _Context, bundles: list[Bundle]) -> Growth:
-    done = context.measure([_public(context, bundle, (ENCODE, POINTS)) for bundle in bundles])
-    lines = [_line(one.of.size, one.of.height * one.of.width / 1e6, one, POINTS) for one in done]
+def _measure_sizes(context: _Context, bundles: list[Bundle]) -> Growth:
+    done = context.measure([_public_candidate(context, bundle, (ENCODE, POINTS)) for bundle in bundles])
+    lines = [_make_line(one.of.size, one.of.height * one.of.width / 1e6, one, POINTS) for one in done]
     title = f"Image size, model.encode and scene.depth of K = {POINTS}; exponents over the number of pixels"
     return Growth("size", title, tuple(sorted(lines, key=lambda line: line.amount)))
 
 
-def _batches(context: _Context, bundle: Bundle) -> Growth:
+def _measure_batches(context: _Context, bundle: Bundle) -> Growth:
     manifest, found = bundle.manifest, []
     files = {graph: bundle.graph(graph, "fp32") for graph in ("encoder", "decoder")}
     for batch in QUICK_BATCHES if context.options.quick else BATCHES:
@@ -158,14 +160,14 @@ def _batches(context: _Context, bundle: Bundle) -> Growth:
         inputs = Inputs(np.repeat(image, batch, axis=0), np.repeat(points, batch, axis=0), context.threads)
         works = (ENCODE, POINTS)
         row = Row("spd", f"onnxruntime-cpu, B = {batch}")
-        macs = _macs(bundle, works, batch)
+        macs = _macs_by_work(bundle, works, batch)
         found.append(Candidate(row, manifest.height, manifest.width, works, macs, Batch, (files, inputs), batch))
-    lines = [_line(str(one.of.batch), one.of.batch, one, POINTS) for one in context.measure(found)]
+    lines = [_make_line(str(one.of.batch), one.of.batch, one, POINTS) for one in context.measure(found)]
     title = f"Batch, {manifest.height}x{manifest.width}, the graphs on ONNX Runtime's CPU provider, K = {POINTS} each"
     return Growth("batch", title, tuple(lines))
 
 
-def _line(at: str, amount: float, measured: Measured, points: int) -> Line:
+def _make_line(at: str, amount: float, measured: Measured, points: int) -> Line:
     return Line(
         at=at,
         amount=amount,

@@ -26,14 +26,14 @@ class Line:
     amount: float
     """The same as a number: K, megapixels or images."""
     encode_ms: Spread
-    """Of all images."""
+    """All images together."""
     decode_ms: Spread
-    """Of K points of every image."""
+    """K points of every image."""
     points: int
     """K."""
     encode_gmac: float
     peak_mb: float
-    """Of the process up to here."""
+    """Peak memory of the process up to here."""
     scene_mb: float
     """Kept of all images."""
 

@@ -22,9 +22,9 @@ class Candidate:
 
     row: Row
     height: int
-    """Of the image, pixels."""
+    """Pixels."""
     width: int
-    """Of the image, pixels."""
+    """Pixels."""
     works: tuple[int, ...]
     """What it is asked to do: `ENCODE`, or K."""
     macs: Mapping[int, int]
@@ -50,7 +50,7 @@ class Measured:
     turns: dict[int, list[float]]
     """Milliseconds of each round, by work."""
     peak_mb: dict[int, float] = field(default_factory=dict)
-    """Peak memory of the process after each work, which were done in ascending order; megabytes."""
+    """Peak memory of the process after each work, in ascending order of K; megabytes."""
     scene_mb: float | None = None
     """Memory that is kept for a scene, megabytes."""
 
@@ -104,7 +104,7 @@ def measure(candidates: Sequence[Candidate], rounds: int, say: Say) -> tuple[lis
                 workers.append((measured, worker))
         for number in range(rounds if workers else 0):
             say(f"round {number + 1} of {rounds}, {' '.join(dict.fromkeys(one.of.size for one, _ in workers))}")
-            # Forth and back, so that a drift favours none.
+            # Forth and back: a drift favours none.
             _round(workers[:: 1 if number % 2 == 0 else -1], workers, skipped)
     return [measured for measured, _ in workers], skipped
 

@@ -98,7 +98,7 @@ class OnnxRuntime(Subject):
         if self._device == "cuda":
             onnxruntime.preload_dlls()
         self._sessions = {
-            graph: onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[name]], enable_fallback=0)
+            graph: onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS[name], enable_fallback=0)
             for graph, path in files.items()
         }
         self._image, self._inputs = image, inputs

@@ -1,4 +1,4 @@
-"""Work in a process of its own, which is told what to do through a pipe and sleeps in between."""
+"""Work in a process of its own. It is told what to do through a pipe, and sleeps in between."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Worker:
         """
         context = multiprocessing.get_context("spawn")
         with ExitStack() as undo:
-            with _deaf():  # a Ctrl-C of that time comes through at its end
+            with _ctrl_c_held_back():  # a Ctrl-C of that time comes through at its end
                 self._pipe, theirs = context.Pipe()
                 handle, name = tempfile.mkstemp(prefix="spd-bench-", suffix=".log")
                 os.close(handle)
@@ -100,10 +100,10 @@ class Worker:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Hold Ctrl-C back for as long as a process is started, which then never hears it; here it comes through after.
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is started. That process never hears it; here it comes through afterwards.
 
-    Blocking SIGINT is what the process inherits. It does not hold it back here, since other threads still take it.
+    The process inherits the blocked SIGINT. Blocking alone is not enough here: other threads still take the signal.
     """
     heard: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
@@ -134,7 +134,7 @@ def _serve(pipe: Connection, log: str, make: Callable[..., Any], args: tuple[Any
                 made, value = value, value if isinstance(value, dict | str | int | float | None) else None
             pipe.send((True, value))
         except Exception as error:  # whatever it is, it is a line in the table
-            pipe.send((False, _line(error)))
+            pipe.send((False, _error_line(error)))
         try:
             method, args = pipe.recv()
         except EOFError:
@@ -142,5 +142,5 @@ def _serve(pipe: Connection, log: str, make: Callable[..., Any], args: tuple[Any
         todo = getattr(made, method)
 
 
-def _line(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     return one_line(error) if isinstance(error, SPDError) else f"{type(error).__name__}: {one_line(error)}"

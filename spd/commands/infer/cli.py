@@ -20,6 +20,7 @@ Examples:
   spd-infer --points rows_with_image_column.csv > depths.csv
   spd-infer photo.jpg --points pts.csv --intrinsics 518.9,519.5,325.6,253.7
   echo 320.5,240.5 | spd-infer photo.jpg --points -
+  cat photo.jpg | spd-infer - --points grid:500
 """
 
 
@@ -44,8 +45,8 @@ def _intrinsics(
     "--points",
     required=True,
     metavar="FILE|-|grid:N|random:N[:SEED]",
-    help="CSV with columns u,v (or x,y) in pixels, or with two columns and no header; - is stdin. Or N points made for "
-    "each image.",
+    help="CSV with the columns u,v (or x,y) in pixels, or with two columns and no header, as spreadsheets and numpy "
+    "write it; - is stdin. Or N points made for each image.",
 )
 @click.option(
     "--engines",
@@ -59,6 +60,7 @@ def _intrinsics(
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the graphs.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .npz instead of CSV to stdout."
 )
@@ -75,13 +77,19 @@ def _intrinsics(
     "puts pixel centres at whole numbers.",
 )
 @click.option("--allow-outside", is_flag=True, help="Empty depths for points outside the image, not an error.")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Empty depths for images and points that cannot be used, and a column `error` that says why. If there are "
+    "any, the exit code is 1 in the end.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr which backend runs, why not the others, and times.")
 @click.version_option(__version__, "--version", prog_name="spd-infer")
 def main(**arguments: Any) -> None:
     """Print the metric depth at chosen pixels of photos.
 
-    Reads IMAGE (photos, or folders of photos) and the points, and prints the rows of the points as they are, with a
-    column `depth` added: metres, six significant digits.
+    Reads IMAGE (photos, folders of photos, or - for stdin) and the points, and prints the rows of the points as they
+    are, with a column `depth` added: metres, six significant digits.
 
     (0, 0) is the upper left corner of the photo as a viewer shows it, u goes right, v goes down, and the centre of the
     first pixel is (0.5, 0.5).
@@ -90,7 +98,8 @@ def main(**arguments: Any) -> None:
     `image`, each row is asked of that image only: a path from the current folder or from the CSV's, or, where IMAGEs
     are given, the path or file name of one of them.
     """
-    from spd.commands.infer.run import Request, infer  # numpy and Pillow
+    from spd.commands.infer.request import Request  # numpy and Pillow
+    from spd.commands.infer.run import infer
 
     infer(Request(**arguments))
 

@@ -32,8 +32,8 @@ READ_AHEAD = 2
 
 Item = TypeVar("Item")
 Question = TypeVar("Question")
-Read: TypeAlias = tuple[Question, Image.Image]
-"""What is asked of an image, and the image."""
+Read: TypeAlias = tuple[Question, Image.Image | None]
+"""What is asked of an image, and the image; None if it could not be read and is not to be encoded."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Encoded(Generic[Question]):
 
     question: Question
     """What is asked of the image."""
-    scene: Scene
-    """For the caller to close."""
+    scene: Scene | None
+    """For the caller to close; None if there was no image."""
     seconds: float
     """How long it took to encode."""
 
@@ -103,14 +103,14 @@ def encoded_ahead(
 def _encode(model: Model, image_read: Read[Question]) -> Encoded[Question]:
     question, image = image_read
     start = time.perf_counter()
-    scene = model.encode(image)
+    scene = None if image is None else model.encode(image)
     return Encoded(question, scene, time.perf_counter() - start)
 
 
 def _discard(encoding: Future[Encoded[Question]]) -> None:
     """Close the scene that nobody will take."""
-    if not encoding.cancelled() and encoding.exception() is None:
-        encoding.result().scene.close()
+    if not encoding.cancelled() and encoding.exception() is None and (scene := encoding.result().scene) is not None:
+        scene.close()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spd.commands.cli import note, write_stdout
-from spd.commands.infer.images import Task, find_images, tasks_of_rows
-from spd.commands.infer.outputs import WRITERS, Block, check_columns, to_csv
+from spd.commands.cli import note
+from spd.commands.infer.images import Task, check_stdin, find_images, read_pipes, tasks_of_rows
+from spd.commands.infer.outputs import WRITERS, check_columns
 from spd.commands.infer.pipeline import encoded_ahead
+from spd.commands.infer.request import Answer, Question, Request
+from spd.commands.infer.results import block_of_image, block_of_rows, draw_pictures, summary_of_problems, write_result
 from spd.commands.infer.targets import picture_paths
 from spd.commands.places import check_file
-from spd.errors import PointsError
-from spd.files import write_atomically
+from spd.errors import InputError, PointsError
 from spd.points import IMAGE_COLUMN, Pattern, PointTable, read_points
-from spd.preprocess import check_image, inside, read_image
+from spd.preprocess import inside
 
 if TYPE_CHECKING:
     from spd.runtime import Model
@@ -33,66 +33,16 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    images: tuple[Path, ...]
-    """Images and folders; may be empty if the points name their images."""
-    points: str
-    """CSV file, `-`, `grid:N` or `random:N[:SEED]`."""
-    engines: Path
-    """A bundle, or a folder that holds one."""
-    backend: str = "auto"
-    precision: str | None = None
-    out: Path | None = None
-    """File with a suffix of `outputs.WRITERS`; None is CSV on stdout."""
-    picture: str | None = None
-    """PNG file, or a folder (existing, or ending in a slash) for one PNG per image."""
-    intrinsics: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels of the image as shown: adds x, y, z."""
-    allow_outside: bool = False
-    verbose: bool = False
-
-    @property
-    def new_columns(self) -> tuple[str, ...]:
-        """Names of the columns that the result adds to the points."""
-        return ("depth",) if self.intrinsics is None else ("depth", "x", "y", "z")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One image's points."""
-
-    task: Task
-    width: int
-    """Of the image as shown, pixels."""
-    height: int
-    """Of the image as shown, pixels."""
-    table: PointTable
-    points: NDArray[np.float64]
-    """[K, 2], pixels of the image as shown."""
-    read_seconds: float
-    """How long it took to read the image and to find its points."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One image's points and their depths."""
-
-    question: Question
-    depth: NDArray[np.float32]
-    """[K], metres; NaN outside the image."""
-
-
 def infer(request: Request) -> None:
     """Answer a request: write its pictures and its result, once every depth is known.
 
     Raises:
-        SPDError: an image, the points or the bundle cannot be used.
+        SPDError: an image, the points or the bundle cannot be used. If the request is to keep going, images and points
+            that cannot be used raise this after everything was written.
         click.UsageError: the request contradicts itself, or its results have no place to go.
         OSError: a result cannot be written.
     """
+    check_stdin(request.images, request.points)
     source = read_points(request.points)
     table = source if isinstance(source, PointTable) else None
     given = find_images(request.images)
@@ -101,7 +51,7 @@ def infer(request: Request) -> None:
         check_columns(table, request.new_columns)
         names = table.images()
     if table is not None and names is not None:
-        tasks = tasks_of_rows(table, names, given)
+        tasks = tasks_of_rows(table, names, given, keep_problems=request.keep_going)
     elif given:
         tasks = [Task(path, None) for path in given]
     else:
@@ -110,18 +60,20 @@ def infer(request: Request) -> None:
     if request.out is not None:
         check_file(request.out, "--out", WRITERS, inputs)
     pictures = picture_paths(request.picture, [task.path for task in tasks], inputs)
-    for task in tasks:
-        check_image(task.path)
+    tasks = read_pipes(tasks, keep_problems=request.keep_going)
     with closing(_answers(request, source, tasks)) as found:
         answers = list(_progress(found, len(tasks), request.verbose))
     if table is not None and names is not None:
-        blocks = [_gathered(request, table, answers)]
+        blocks = [block_of_rows(request, table, answers)]
     else:
         several = len(tasks) > 1 or any(path.is_dir() for path in request.images)
-        blocks = [_block(request, answer, several) for answer in answers]
+        blocks = [block_of_image(request, answer, several) for answer in answers]
     if pictures:
-        _draw(answers, pictures)
-    _write(request.out, blocks)
+        draw_pictures(answers, pictures)
+    write_result(request.out, blocks)
+    problems = summary_of_problems(answers)
+    if problems is not None:
+        raise InputError(problems)
 
 
 def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Task]) -> Generator[Answer, None, None]:
@@ -130,27 +82,71 @@ def _answers(request: Request, source: PointTable | Pattern, tasks: Sequence[Tas
     with closing(ahead) as images:
         for encoded in images:
             question = encoded.question
+            if encoded.scene is None:
+                if request.verbose:
+                    note(f"{question.task.name}: left out: {question.problem}")
+                yield _unanswered(question)
+                continue
             start = time.perf_counter()
+            lenient = request.allow_outside or request.keep_going
             with encoded.scene as scene:
-                depth = scene.depth(question.points, outside="nan" if request.allow_outside else "error")
+                depth = scene.depth(question.points, outside="nan" if lenient else "error")
             if request.verbose:
                 note(
-                    f"{question.task.path}: {question.width} x {question.height} pixels, "
+                    f"{question.task.name}: {question.width} x {question.height} pixels, "
                     f"read {_ms(question.read_seconds)}, encoded {_ms(encoded.seconds)}, "
                     f"{len(question.points)} points {_ms(time.perf_counter() - start)}"
                 )
-            yield Answer(question, depth)
+            yield Answer(question, depth, _errors_of_points(request, question))
 
 
-def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image]:
+def _read(request: Request, source: PointTable | Pattern, task: Task) -> tuple[Question, Image.Image | None]:
     """Read an image, and find its points; each of them lies inside unless the request allows others."""
     start = time.perf_counter()
-    image = read_image(task.path)
+    try:
+        image = task.read()
+    except InputError as error:
+        if not request.keep_going:
+            raise
+        table = source.table_without_points() if isinstance(source, Pattern) else source
+        return Question(task, 0, 0, table, _asked(table, task), time.perf_counter() - start, str(error)), None
     table = source.table(*image.size) if isinstance(source, Pattern) else source
-    points = table.points if task.rows is None else table.points[task.rows]
+    question = Question(task, *image.size, table, _asked(table, task), time.perf_counter() - start)
+    if not (request.allow_outside or request.keep_going):
+        _check_inside(question)
+    return question, image
+
+
+def _asked(table: PointTable, task: Task) -> NDArray[np.float64]:
+    """The points of the rows that a task is about."""
+    return table.points if task.rows is None else table.points[task.rows]
+
+
+def _unanswered(question: Question) -> Answer:
+    """The answer of an image that cannot be used."""
+    count = len(question.points)
+    return Answer(question, np.full(count, np.nan, dtype=np.float32), [question.problem or ""] * count)
+
+
+def _errors_of_points(request: Request, question: Question) -> list[str]:
+    """Which points lie outside the image; empty text for the others, and if the request allows all."""
+    errors = [""] * len(question.points)
     if not request.allow_outside:
-        _check_inside(points, table, task, image)
-    return Question(task, *image.size, table, points, time.perf_counter() - start), image
+        for index in _outside(question):
+            errors[index] = _says_outside(question, index)
+    return errors
+
+
+def _outside(question: Question) -> list[int]:
+    """Indices of the points that lie outside the image."""
+    indices: list[int] = np.flatnonzero(~inside(question.points, question.width, question.height)).tolist()
+    return indices
+
+
+def _says_outside(question: Question, index: int) -> str:
+    u, v = question.points[index].tolist()
+    size = f"{question.width} x {question.height} pixels"
+    return f"point ({u:g}, {v:g}) is outside {question.task.name}, which is {size}"
 
 
 def _ms(seconds: float) -> str:
@@ -161,7 +157,7 @@ def _load(request: Request) -> Model:
     from spd.runtime import load  # what it imports takes longer than finding a wrong argument
 
     start = time.perf_counter()
-    model = load(request.engines, backend=request.backend, precision=request.precision)
+    model = load(request.engines, backend=request.backend, precision=request.precision, threads=request.threads)
     manifest = model.manifest
     if manifest is not None and not (manifest.verified and manifest.trained):
         lacks = [] if manifest.trained else ["its weights are random, not trained"]
@@ -174,7 +170,8 @@ def _load(request: Request) -> Model:
             f"loaded {_ms(time.perf_counter() - start)}"
         )
         for line in model.notes:
-            note(line)
+            if line not in model.warned:
+                note(line)
     return model
 
 
@@ -189,58 +186,12 @@ def _progress(items: Iterable[Item], count: int, verbose: bool) -> Iterator[Item
     yield from track(items, description="images", total=count, console=Console(stderr=True), transient=True)
 
 
-def _check_inside(points: NDArray[np.float64], table: PointTable, task: Task, image: Image.Image) -> None:
-    outside = np.flatnonzero(~inside(points, *image.size))
-    if len(outside):
+def _check_inside(question: Question) -> None:
+    outside, task, table = _outside(question), question.task, question.table
+    if outside:
         row = outside[0] if task.rows is None else task.rows[outside[0]]
-        u, v = points[outside[0]].tolist()
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         raise PointsError(
-            f"{table.name} row {table.lines[row]}{others}: point ({u:g}, {v:g}) is outside {task.path}, which is "
-            f"{image.width} x {image.height} pixels; correct it, or pass --allow-outside for empty depths"
+            f"{table.name} row {table.lines[row]}{others}: {_says_outside(question, outside[0])}; "
+            "correct it, or pass --allow-outside for empty depths"
         )
-
-
-def _columns(
-    request: Request, points: NDArray[np.float64], depth: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """The new columns; x, y, z are metres to the right, down and ahead of the camera."""
-    if request.intrinsics is None:
-        return {"depth": depth}
-    fx, fy, cx, cy = request.intrinsics
-    x, y = (points[:, 0] - cx) / fx * depth, (points[:, 1] - cy) / fy * depth
-    return {"depth": depth, "x": x.astype(np.float32), "y": y.astype(np.float32), "z": depth}
-
-
-def _block(request: Request, answer: Answer, several: bool) -> Block:
-    """The answer for one image that was asked for all points."""
-    question = answer.question
-    new = _columns(request, question.points, answer.depth)
-    return Block(question.table, new, str(question.task.path) if several else None)
-
-
-def _gathered(request: Request, table: PointTable, answers: Sequence[Answer]) -> Block:
-    """The answers for all images back in the order of the table's rows."""
-    depth = np.full(len(table.rows), np.nan, dtype=np.float32)
-    for answer in answers:
-        depth[answer.question.task.rows] = answer.depth
-    return Block(table, _columns(request, table.points, depth))
-
-
-def _draw(answers: Sequence[Answer], pictures: Sequence[Path]) -> None:
-    from spd.commands.infer.picture import draw  # fonts and drawing, needed for --picture only
-
-    pictures[0].parent.mkdir(exist_ok=True)
-    for answer, path in zip(answers, pictures, strict=True):
-        picture = draw(read_image(answer.question.task.path), answer.question.points, answer.depth)
-        with write_atomically(path) as file:
-            picture.save(file, format="PNG")
-
-
-def _write(out: Path | None, blocks: Sequence[Block]) -> None:
-    if out is None:
-        write_stdout(to_csv(blocks))
-        return
-    data = WRITERS[out.suffix.lower()](blocks)
-    with write_atomically(out) as file:
-        file.write(data)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from spd.commands.infer.images import STDIN
 from spd.commands.places import check_file, check_folder
 
 
 def picture_paths(picture: str | None, images: Sequence[Path], inputs: Sequence[Path]) -> list[Path]:
     """The PNG file for each image; empty without `--picture`.
 
-    In a folder (existing, or a new one written with a slash at its end) the files are called like the images; a second
-    image of the same name gets `-2`.
+    In a folder (existing, or a new one written with a slash at its end) the files are called like the images; of
+    several images of the same name all but the first get a number, see `picture_names`.
 
     Raises:
         click.BadParameter: one file for several images, not a PNG, its folder is not there, or it is one of the inputs.
@@ -30,10 +32,33 @@ def picture_paths(picture: str | None, images: Sequence[Path], inputs: Sequence[
         check_file(path, "--picture", (".png",), inputs)
         return [path]
     check_folder(path, "--picture")
-    paths: list[Path] = []
-    for image in images:
-        count = sum(other.stem == image.stem for other in images[: len(paths)])
-        paths.append(path / f"{image.stem}{f'-{count + 1}' if count else ''}.png")
-        if path.exists():
-            check_file(paths[-1], "--picture", (".png",), inputs)
+    paths = [path / f"{name}.png" for name in picture_names(images)]
+    if path.exists():
+        for target in paths:
+            check_file(target, "--picture", (".png",), inputs)
     return paths
+
+
+def picture_names(images: Sequence[Path]) -> list[str]:
+    """A name for each image's picture, without suffix; no two differ only by case or Unicode form.
+
+    The first image of a name keeps it. A further one gets `-2`, `-3`, ..., the first number that makes a name which no
+    image has: a.jpg, a.png and a-2.jpg become a, a-3 and a-2.
+    """
+    stems = ["stdin" if str(image) == STDIN else image.stem for image in images]
+    reserved = set(map(_folded, stems))
+    taken: set[str] = set()
+    names = []
+    for stem in stems:
+        name, number = stem, 1
+        while _folded(name) in taken or (number > 1 and _folded(name) in reserved):
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(_folded(name))
+        names.append(name)
+    return names
+
+
+def _folded(name: str) -> str:
+    """The same text for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

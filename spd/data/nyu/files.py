@@ -14,7 +14,7 @@ from PIL import Image
 
 from spd.data.nyu.frame import CLIPPED, Frame
 from spd.errors import DataError, ImageError, one_line
-from spd.preprocess import GREY16_MODES, check_image, read_image
+from spd.images import GREY16_MODES, check_image, read_image
 
 Names: TypeAlias = tuple[str, str]
 """An image's file and its depth's, below a common folder, with forward slashes."""

@@ -81,7 +81,7 @@ class TensorRTBackend(Backend):
         cache = SceneCache(self, self._slots, self._slots.take())
         try:
             slot = cache.slot
-            with _alone(slot.lane) as lane:
+            with _locked(slot.lane) as lane:
                 lane.image_host.array[...] = image
                 lane.stream.upload(lane.image_host, lane.image)
                 lane.encoder.bind(slot.addresses)
@@ -104,7 +104,7 @@ class TensorRTBackend(Backend):
             return np.empty((1, 0), dtype=np.float32)
         bucket = next(i for i, largest in enumerate(self._buckets) if count <= largest)
         self._gpu.use()
-        with _alone(cache.slot.lane) as lane:
+        with _locked(cache.slot.lane) as lane:
             staging = lane.staging[bucket]
             staging.points_host.array[:, :count] = points
             staging.points_host.array[:, count:] = 0
@@ -125,8 +125,8 @@ class TensorRTBackend(Backend):
 
 
 @contextmanager
-def _alone(lane: Lane) -> Iterator[Lane]:
-    """Use a lane; after a failure nothing of it is in use any more either."""
+def _locked(lane: Lane) -> Iterator[Lane]:
+    """Use a lane alone; after a failure, wait until nothing of it is in use any more."""
     with lane.lock:
         try:
             yield lane

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from spd.errors import CudaError
+from spd.runtime.forks import Process
 from spd.runtime.tensorrt.cuda import Gpu, Graph
 from spd.runtime.tensorrt.lanes import Engines, Lane, Program, Slot
 
@@ -42,6 +43,7 @@ class Slots:
         self._notes = notes
         self._graphs_work = True
         self._lock = threading.Lock()
+        self._process = Process()
         self._numbers = itertools.count()
         self._all: set[Slot] = set()
         self._idle: list[Slot] = []
@@ -60,7 +62,7 @@ class Slots:
             CudaError: there is no room, or a call failed.
             TensorRTError: a call failed.
         """
-        with self._held():
+        with self._locked():
             self._settle()
             if self._idle:
                 return self._idle.pop()
@@ -71,6 +73,8 @@ class Slots:
 
     def give_back(self, slot: Slot) -> None:
         """Take a slot back, from any thread, also out of the garbage collector: waits for nothing."""
+        if not self._process.is_this:
+            return
         self._returned.append(slot)
         self._reap()
 
@@ -82,12 +86,12 @@ class Slots:
             TensorRTError: a call failed.
         """
         programs, key = slot.lane.programs, (slot.index, bucket)
-        with self._held():
+        with self._locked():
             if key in programs:
                 programs.move_to_end(key)
                 return programs[key]
         program = Program(slot, bucket, self._engines.decoder)
-        with self._held():
+        with self._locked():
             programs[key] = program
             oldest = programs.popitem(last=False)[1] if len(programs) > PROGRAMS_PER_LANE else None
         if oldest is not None:
@@ -99,7 +103,7 @@ class Slots:
         if not self._graphs_work:
             return None
         try:
-            with self._held():  # nothing is freed meanwhile, which could end up in the graph or spoil it
+            with self._locked():  # nothing is freed meanwhile, which could end up in the graph or spoil it
                 return lane.stream.capture(enqueue, what)
         except CudaError as error:
             self._graphs_work = False
@@ -110,13 +114,17 @@ class Slots:
 
     def trim(self) -> None:
         """Free the slots that no scene is in."""
-        with self._held():
+        if not self._process.is_this:
+            return
+        with self._locked():
             self._settle()
             while self._idle:
                 self._free(self._idle.pop())
 
     def close(self) -> None:
         """Free everything; no call may be running."""
+        if not self._process.is_this:
+            return
         with suppress(CudaError):
             self._gpu.use()
         for lane in self._lanes:
@@ -164,7 +172,7 @@ class Slots:
                 self._lock.release()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield

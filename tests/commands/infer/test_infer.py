@@ -18,7 +18,6 @@ from PIL import Image
 
 from spd.commands.infer.cli import main
 from spd.errors import PointsError
-from spd.files import write_atomically
 from spd.preprocess import inside
 
 
@@ -49,7 +48,8 @@ class StubScene:
 class StubModel:
     backend: str = "stub"
     precision: str = "fp32"
-    notes: list[str] = field(default_factory=lambda: ["tensorrt: not installed"])
+    notes: list[str] = field(default_factory=lambda: ["tensorrt: not installed", "warned of"])
+    warned: tuple[str, ...] = ("warned of",)
     manifest: Any = None
     size: tuple[int, int] = (480, 640)
     encoded: list[tuple[int, int]] = field(default_factory=list)
@@ -96,7 +96,7 @@ def test_csv_to_stdout(model: StubModel) -> None:
     assert result.exit_code == 0
     assert result.stdout == "u,v,depth\n10.5,20,65.107\n0,47.5,65.0048\n"
     assert result.stderr == ""
-    assert model.loaded == [{"path": "engines", "backend": "auto", "precision": None}]
+    assert model.loaded == [{"path": "engines", "backend": "auto", "precision": None, "threads": None}]
 
 
 def test_rows_and_columns_come_out_as_they_came(model: StubModel) -> None:
@@ -113,6 +113,20 @@ def test_rows_and_columns_come_out_as_they_came(model: StubModel) -> None:
 def test_stdin_without_a_header(model: StubModel) -> None:
     result = run("a.png", "--points", "-", stdin="10.5,20\n")
     assert result.stdout == "u,v,depth\n10.5,20,65.107\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    {
+        "sep=;\r\nu;v\r\n10.5;20\r\n": "u;v;depth\r\n10.5;20;65.107\r\n",
+        "# u,v\n10.5,20\n": "u,v,depth\n10.5,20,65.107\n",
+        "u,v,,\n10.5,20,,\n": "u,v,depth\n10.5,20,65.107\n",
+        " 10.5   20\n  -1.0   20\n": "u v depth\n 10.5   20 65.107\n  -1.0   20 nan\n",
+    }.items(),
+)
+def test_dialects_come_out_plain(model: StubModel, given: str, written: str) -> None:
+    Path("pts.csv").write_bytes(given.encode())
+    assert run("a.png", "--points", "pts.csv", "--allow-outside").stdout_bytes.decode() == written
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npz"])
@@ -132,14 +146,17 @@ def test_no_points(model: StubModel, suffix: str) -> None:
 
 
 def test_several_images_share_the_points(model: StubModel) -> None:
-    result = run("a.png", "more", "more/b.png", "--points", "pts.csv", "--out", "out.csv")
+    """Each argument is answered, also one that is found twice."""
+    result = run("a.png", "more", "more/b.png", "a.png", "--points", "pts.csv", "--out", "out.csv")
     assert (result.exit_code, result.output) == (0, "")
     table = rows(Path("out.csv").read_text())
     assert table[0] == ["image", "u", "v", "depth"]
     b = str(Path("more", "b.png"))
-    assert [row[0] for row in table[1:]] == ["a.png", "a.png", b, b]
-    assert [float(row[3]) for row in table[1:]] == pytest.approx([65.107, 65.00475, 101.107, 101.00475], rel=1e-5)
-    assert model.encoded == [(64, 48), (100, 50)]
+    assert [row[0] for row in table[1:]] == ["a.png", "a.png", b, b, b, b, "a.png", "a.png"]
+    a_depths, b_depths = [65.107, 65.00475], [101.107, 101.00475]
+    depths = [*a_depths, *b_depths, *b_depths, *a_depths]
+    assert [float(row[3]) for row in table[1:]] == pytest.approx(depths, rel=1e-5)
+    assert model.encoded == [(64, 48), (100, 50), (100, 50), (64, 48)]
     assert len(model.loaded) == 1
 
 
@@ -224,28 +241,15 @@ def test_notes_and_verbose_go_to_stderr(model: StubModel) -> None:
     assert plain.stderr.count("\n") == 1
     assert "not trained" in plain.stderr
     assert "--no-verify" in plain.stderr
-    verbose = run("a.png", "more", "--points", "pts.csv", "-v", "--backend", "torch", "--precision", "fp16")
+    verbose = run(
+        "a.png", "more", "--points", "pts.csv", "-v", "--backend", "torch", "--precision", "fp16", "--threads", "3"
+    )
     assert "stub fp32" in verbose.stderr
     assert "tensorrt: not installed" in verbose.stderr
+    assert "warned of" not in verbose.stderr, "it is on standard error already"
     assert "b.png: 100 x 50 pixels" in verbose.stderr
     assert verbose.stdout.count("\n") == 5
-    assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16"}
-
-
-def test_write_atomically(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(TypeError), write_atomically(path) as file:
-        file.writelines([b"half", "not bytes"])  # type: ignore[list-item]
-    assert path.read_bytes() == b"old"
-    with write_atomically(path) as file:
-        file.write(b"new")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
-    with pytest.raises(OSError, match="none") as caught, write_atomically(tmp_path / "none" / "file"):
-        pass
-    assert caught.value.filename == str(tmp_path / "none" / "file")
+    assert model.loaded[-1] == {"path": "engines", "backend": "torch", "precision": "fp16", "threads": 3}
 
 
 def test_a_million_points(model: StubModel) -> None:

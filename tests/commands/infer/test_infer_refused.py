@@ -1,9 +1,5 @@
-"""What `spd-infer` does with requests that it cannot answer, and with outputs that it cannot write."""
+"""What `spd-infer` does with requests that it cannot answer."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -79,6 +75,7 @@ def odd_files(model: StubModel) -> Iterator[None]:
     }
     for name, text in tables.items():
         Path(f"{name}.csv").write_text(text)
+    Path("book.csv").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
     yield
     assert not [path for path in Path().rglob("*") if path.name.startswith((".", "out", "p.png", "pictures"))]
 
@@ -97,6 +94,9 @@ REFUSED = {
     "missing points": (("a.png", "--points", "none.csv", *OUT), 1, "none.csv does not exist"),
     "points folder": (("a.png", "--points", "more", *OUT), 1, "more is a folder"),
     "empty points": (("a.png", "--points", "empty.csv", *OUT), 1, "empty.csv is empty"),
+    "points at an address": (("a.png", "--points", "https://host/p.csv", *OUT), 1, "https://host/p.csv is an address"),
+    "workbook": (("a.png", "--points", "book.csv", *OUT), 1, "book.csv is a workbook; export its sheet as CSV"),
+    "image as points": (("a.png", "--points", "a.png", *OUT), 1, "a.png is not a text file; expected a CSV"),
     "NaN": (("a.png", "--points", "nan.csv", *OUT), 1, "nan.csv row 3: column v is 'nan'"),
     "grid": (("a.png", "--points", "grid:x", *OUT), 1, "'grid:x' is not grid:N"),
     "has depth": (("a.png", "--points", "depth.csv", *OUT), 1, "depth.csv has a column 'Depth' already"),
@@ -121,6 +121,7 @@ REFUSED = {
     "intrinsics": (("a.png", "--points", "pts.csv", "--intrinsics", "1,2,3"), 2, "is not four numbers"),
     "focal length": (("a.png", "--points", "pts.csv", "--intrinsics", "0,2,3,4"), 2, "focal lengths above 0"),
     "backend": (("a.png", "--points", "pts.csv", "--backend", "cuda"), 2, "'cuda' is not one of"),
+    "no threads": (("a.png", "--points", "pts.csv", "--threads", "0"), 2, "0 is not in the range"),
     "out suffix": (("a.png", "--points", "pts.csv", "--out", "out.txt"), 2, "must end in .csv or .json or .npz"),
     "out folder": (("a.png", "--points", "pts.csv", "--out", "none/out.csv"), 2, "the folder of"),
     "out is the input": (("a.png", "--points", "pts.csv", "--out", "more/../pts.csv"), 2, "would overwrite an input"),
@@ -167,56 +168,3 @@ def test_ctrl_c(model: StubModel, error: BaseException) -> None:
 def test_mistakes_of_our_own_are_not_hidden(model: StubModel) -> None:
     model.fails = AssertionError("a mistake")
     assert isinstance(run("a.png", "--points", "pts.csv").exception, AssertionError)
-
-
-def command(*arguments: str) -> list[str]:
-    """A process of its own, with a stub of the runtime."""
-    code = """
-        import sys, numpy, spd.runtime
-        from contextlib import nullcontext
-        from spd.commands.infer.cli import main
-        class Model:
-            manifest = None
-            def __enter__(self):
-                return self
-            def __exit__(self, *_):
-                pass
-            def encode(self, image):
-                return nullcontext(self)
-            def depth(self, points, outside):
-                return numpy.ones(len(points), numpy.float32)
-        spd.runtime.load = lambda *args, **options: Model()
-        main(prog_name="spd-infer")
-    """
-    return [sys.executable, "-c", textwrap.dedent(code).strip(), *arguments]
-
-
-needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-
-
-@needs_dev_full
-def test_disk_full(model: StubModel) -> None:
-    Path("out.csv").symlink_to("/dev/full")
-    result = run("a.png", "--points", "pts.csv", "--out", "out.csv")
-    assert (result.exit_code, result.output) == (1, "Error: out.csv: No space left on device\n")
-    assert Path("/dev/full").is_char_device()
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            command("a.png", "--points", "pts.csv"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_reader_that_goes_away(model: StubModel, unbuffered: str) -> None:
-    arguments = command("a.png", "--points", "grid:100000")
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.read(10)
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141
-    done = subprocess.run(arguments, capture_output=True, env=environment, check=False)
-    assert done.stdout.count(b"\n") == 100_001

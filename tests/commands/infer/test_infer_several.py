@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from spd.commands.infer.cli import main
-from spd.commands.infer.run import Request, infer
+from spd.commands.infer.request import Request
+from spd.commands.infer.run import infer
 from spd.errors import BackendError, PointsError
 
 COUNT = 6
@@ -26,6 +27,7 @@ class Model:
     """The runtime for the command: a point's depth is the width of its image."""
 
     backend, precision, notes, manifest, size = "stub", "fp32", ("tensorrt: not installed",), None, (480, 640)
+    warned = ()
 
     def __init__(self, fails_at: dict[int, BaseException]) -> None:
         self.fails_at = fails_at

@@ -104,7 +104,8 @@ def test_a_folder_in_each_layout(layout: str, frames: list[Frame], tmp_path: Pat
         assert f"NYU Depth V2, {layout}, {split}: 2 pairs in {data}" in said
 
     result = tmp_path / "result.json"
-    invoke(spd.commands.evaluate.main, out / "model.pt", "--data", data, "--k", "16", "--out", result)
+    options = ("--k", "16", "--dense-points", "all", "--out", result)
+    invoke(spd.commands.evaluate.main, out / "model.pt", "--data", data, *options)
     found = json.loads(result.read_text())
     assert (found["images"], found["cropped"], found["skipped"], found["size"]) == (2, 2, 0, "128x160")
     assert found["data"] == f"NYU Depth V2, {layout}, test"

@@ -119,7 +119,7 @@ def with_engines(bundle: Path) -> Bundle:
         plan = bundle / f"{graph}.fp16.engine"
         plan.write_bytes(b"plan")
         files[plan.name] = FileRecord.of(plan)
-        records.append(PlanRecord(graph, "fp16", plan.name, target, "none", False, of_graph, {}))
+        records.append(PlanRecord(graph, "fp16", plan.name, target, "none", of_graph, {}))
     manifest = dataclasses.replace(opened.manifest, engines=tuple(records), files=files)
     (bundle / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return open_bundle(bundle)

@@ -1,67 +1,61 @@
-"""The picture of a profile: its bars, read back pixel by pixel, and its labels' places."""
+"""The picture of a profile: its bars and its labels."""
 
-from __future__ import annotations
+from types import SimpleNamespace
+from typing import Any
 
-import dataclasses
-import itertools
-from pathlib import Path
-
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from plot_support import cut_off, overlaps
 
-from engines.profile.machine import Machine
-from engines.profile.picture import BACKGROUND, BAR_HEIGHT, BAR_WIDTH, COLOURS, COLUMN, MARGIN, TOP, draw, spread
-from engines.profile.report import BlockProfile, GraphProfile, Report
-from engines.profile.times import Settings
-from spd.bundle import open_bundle
+from engines.profile.blocks import BLOCKS
+from engines.profile.picture import EXPLAINED, MEASURED, draw
+from engines.profile.report import BlockProfile, GraphProfile
 
 
-def block(name: str, share: float, over_floor: float | None) -> BlockProfile:
-    return BlockProfile(name, 10 * share, share, 5, 1000, 100, None, 20.0, None, over_floor)
+def block(name: str, ms: float, share: float, floor_ms: float | None) -> BlockProfile:
+    over = None if floor_ms is None else ms / floor_ms
+    return BlockProfile(name, ms, share, 5, 1000, 100, None, 20.0, floor_ms, over)
 
 
-def pixels(report: Report) -> np.ndarray:
-    return np.asarray(draw(report))
+def report(*graphs: GraphProfile) -> Any:
+    """What is drawn of a report."""
+    settings = SimpleNamespace(backend="onnxruntime-cpu", precision="fp32")
+    manifest = SimpleNamespace(name="atto $a$", height=160, width=192)
+    return SimpleNamespace(settings=settings, bundle=SimpleNamespace(manifest=manifest), graphs=graphs)
 
 
-@pytest.fixture(scope="module")
-def report(exported: Path) -> Report:
-    encoder = GraphProfile("encoder", 0, 12.0, 10.0, (block("stem", 0.25, 2.0), block("neck", 0.75, 0.5)))
-    decoder = GraphProfile("decoder", 64, 3.0, 2.0, (block("B1", 1.0, None),))
-    settings = Settings("onnxruntime-cpu", "fp32", 64, 5)
-    return Report(open_bundle(exported), settings, Machine(1e9, 1e9, "given"), (), (encoder, decoder))
+ENCODER = GraphProfile("encoder", 0, 12.0, 10.0, (block("stem", 2.5, 0.25, 1.25), block("neck", 7.5, 0.75, 15.0)))
+DECODER = GraphProfile("decoder", 4096, 3.0, 2.0, (block("B1", 2.0, 1.0, 0.5),))
 
 
-def test_bars_are_cut_by_share_and_darkened_by_the_floor(report: Report) -> None:
-    image = pixels(report)
-    edge = TOP + BAR_HEIGHT // 4
-    dark = [tuple(value * 11 // 20 for value in colour) for colour in COLOURS]
-    right = MARGIN + BAR_WIDTH - 2
-    # The stem takes a quarter of the height; its floor is half of its time, so half of its width is dark.
-    for row, number in ((TOP + 2, 0), (edge - 2, 0), (edge + 2, 1), (TOP + BAR_HEIGHT - 2, 1)):
-        assert tuple(image[row, MARGIN + 2]) == dark[number]
-    assert tuple(image[edge - 2, MARGIN + BAR_WIDTH // 2 - 3]) == dark[0]
-    assert tuple(image[edge - 2, MARGIN + BAR_WIDTH // 2 + 3]) == COLOURS[0]
-    assert tuple(image[edge + 2, right]) == dark[1], "a block below its floor is dark throughout"
-    assert {tuple(pixel) for pixel in image[TOP + 2 : TOP + BAR_HEIGHT - 2, MARGIN + COLUMN + 2]} == {COLOURS[0]}
-    assert tuple(image[TOP + BAR_HEIGHT + 5, MARGIN + 2]) == BACKGROUND
+def bars(axes: Axes) -> dict[str, list[float]]:
+    return {str(bar.get_label()): [patch.get_width() for patch in bar] for bar in axes.containers}
 
 
-def test_a_machine_that_is_not_known_leaves_the_explanation_out(report: Report) -> None:
-    bottom = slice(TOP + BAR_HEIGHT + 10, None)
-    assert (pixels(report)[bottom] != BACKGROUND).any()
-    assert (pixels(dataclasses.replace(report, machine=None))[bottom] == BACKGROUND).all()
+def test_bars_are_times_and_their_floors() -> None:
+    encoder, decoder = draw(report(ENCODER, DECODER)).axes
+    # A block below its floor is explained throughout.
+    assert bars(encoder) == {MEASURED: [2.5, 7.5], EXPLAINED: [1.25, 7.5]}
+    assert bars(decoder) == {MEASURED: [2.0], EXPLAINED: [0.5]}
+    assert [label.get_text() for label in encoder.get_yticklabels()] == ["stem", "neck"]
+    assert encoder.yaxis_inverted(), "in the order of execution from top to bottom"
+    assert [text.get_text() for text in encoder.texts] == ["2.5 ms, 25%", "7.5 ms, 75%"]
+    assert (encoder.get_title(), decoder.get_title()) == ("encoder: 10 ms", "decoder, K = 4,096: 2 ms")
+    assert "[ms]" in encoder.get_xlabel()
 
 
-@given(st.lists(st.floats(0, 500), max_size=12).map(sorted))
-def test_labels_stay_apart_in_order_and_inside(wanted: list[float]) -> None:
-    placed = spread(wanted, 24, 0, 500)
-    assert len(placed) == len(wanted)
-    assert all(b - a >= 24 - 1e-9 for a, b in itertools.pairwise(placed))
-    assert all(0 <= y <= 500 for y in placed)
+def test_a_machine_that_is_not_known_leaves_the_explanation_out() -> None:
+    made = draw(report(GraphProfile("decoder", 64, 3.0, 2.0, (block("B1", 2.0, 1.0, None),))))
+    assert bars(made.axes[0]) == {MEASURED: [2.0]}
+    assert [text.get_text() for text in made.legends[0].get_texts()] == [MEASURED]
 
 
-def test_labels_that_do_not_collide_stay_where_they_are() -> None:
-    assert spread([10.0, 100.0, 300.0], 24, 0, 500) == [10.0, 100.0, 300.0]
+@pytest.mark.parametrize("longest", [0.001, 1.0, 12345.0])
+def test_labels_do_not_collide(longest: float) -> None:
+    graphs = []
+    for graph, points in (("encoder", 0), ("decoder", 4096)):
+        blocks = [block(name, longest / (i + 1), 0.1, longest / 100) for i, name in enumerate(BLOCKS[graph])]
+        graphs.append(GraphProfile(graph, points, 2 * longest, longest, tuple(blocks)))
+    made = draw(report(*graphs))
+    assert overlaps(made) == []
+    assert cut_off(made) == []

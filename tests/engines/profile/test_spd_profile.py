@@ -136,7 +136,7 @@ def test_refusals(exported: Path, arguments: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("backend", ["onnxruntime-cuda", "tensorrt"])
 def test_a_backend_that_is_missing(exported: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("engines.profile.run"), "unavailable", lambda name: f"there is no {name}")
+    monkeypatch.setattr(import_module("spd.runtime.available"), "unavailable", lambda name: f"there is no {name}")
     done = run(exported, *GIVEN, "--backend", backend)
     assert done.stderr == f"Error: {backend} cannot run here: there is no {backend}\n"
     assert done.exit_code == 1

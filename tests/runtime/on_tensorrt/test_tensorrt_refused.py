@@ -16,7 +16,6 @@ from tensorrt_support import add_engines, replace_records, rewrite
 import spd
 from spd.bundle import open_bundle
 from spd.errors import BackendError, TensorRTError
-from spd.runtime.tensorrt.cuda import current_target
 
 
 @pytest.fixture
@@ -51,23 +50,15 @@ def test_another_tensorrt(engines: Path, use_tensorrt: Callable[[str], Any]) -> 
     assert text.endswith(rebuild(engines))
 
 
-@pytest.mark.parametrize(
-    ("version", "fits"), [("11.4.0.106", True), ("11.9.1.5", True), ("11.9.1.5", False), ("12.0.0.1", True)]
-)
-def test_a_version_compatible_plan_runs_on_the_same_major_version(
-    engines: Path, tensorrt_11: Any, version: str, fits: bool
-) -> None:
-    """As far as the check goes: only the record is changed here."""
-    target = dataclasses.replace(current_target(), tensorrt=version)
-    records = open_bundle(engines).manifest.engines
-    replace_records(
-        engines, *(dataclasses.replace(record, target=target, version_compatible=fits) for record in records)
+def test_an_older_driver(engines: Path, tensorrt_11: Any) -> None:
+    tensorrt_11.driver = 12090
+    text = refused(
+        engines, tensorrt_11, r"built with a driver for CUDA 13\.0, the driver here is for CUDA 12\.9; update"
     )
-    if fits and version.startswith("11."):
-        with spd.load(engines, backend="tensorrt") as model:
-            assert model.backend == "tensorrt"
-    else:
-        refused(engines, tensorrt_11, f"was built with TensorRT {version}")
+    assert text.endswith(rebuild(engines))
+    tensorrt_11.driver = 13020
+    with spd.load(engines, backend="tensorrt") as model:
+        assert model.backend == "tensorrt"
 
 
 @pytest.mark.parametrize("graph", ["encoder", "decoder"])
@@ -179,12 +170,46 @@ def test_no_gpu(engines: Path, tensorrt_11: Any, monkeypatch: pytest.MonkeyPatch
     refused(engines, tensorrt_11, "no GPU can be used: no driver")
 
 
-def test_auto_goes_on_and_says_why(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_auto_goes_on_and_warns(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """In one line, of both backends that the bundle was made for: the stand-in's GPU is none for ONNX Runtime."""
     tensorrt_11.gpu = "NVIDIA A10"
     with caplog.at_level(logging.INFO, "spd"), spd.load(engines) as model:
         assert model.backend == "onnxruntime-cpu"
     assert model.notes[0].endswith(rebuild(engines))
-    assert f"tensorrt not used: {model.notes[0]}" in [record.getMessage() for record in caplog.records]
+    assert model.notes[1].startswith("onnxruntime-cuda cannot run here")
+    assert model.warned == model.notes
+    assert warnings_of(caplog) == [
+        f"onnxruntime-cpu fp32 is used for {engines}, slower than what it was made for: {'; '.join(model.notes)}"
+    ]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("precision", "warns"), [("fp32", True), ("fp16", False)])
+def test_a_missing_tensorrt_is_a_warning_where_there_are_engines_to_run(
+    engines: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    warns: bool,
+) -> None:
+    """They are fp32; and there is no GPU, so that nothing else is missed."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("spd.runtime.devices.cuda_missing", lambda: "no NVIDIA driver")
+    with caplog.at_level(logging.INFO, "spd"), spd.load(engines, precision=precision) as model:
+        assert (model.backend, model.precision) == ("onnxruntime-cpu", precision)
+        assert model.warned == model.notes[: int(warns)]
+    assert len(warnings_of(caplog)) == int(warns)
+    assert all("tensorrt is missing: pip install 'spd-depth[tensorrt]'" in text for text in warnings_of(caplog))
+
+
+def test_tensorrt_itself_warns_of_nothing(engines: Path, tensorrt_11: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "spd"), spd.load(engines) as model:
+        assert (model.backend, model.warned) == ("tensorrt", [])
+    assert warnings_of(caplog) == []
 
 
 def test_one_module_uses_cuda() -> None:
