@@ -15,9 +15,10 @@ from rtx_support import needs_rtx
 
 from engines.kernels import Kernel, Tensor
 from engines.profile.blocks import BLOCKS
-from engines.profile.cli import main
+from engines.profile.cli import COMPUTE, main
 from engines.profile.compiled import kernel_blocks
 from engines.profile.cost import CostedGraph
+from engines.rtx import DEFAULT_COMPUTE_CAPABILITY
 
 
 def run(*arguments: str | Path) -> Result:
@@ -141,3 +142,8 @@ def test_without_the_package(exported: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (done.exit_code, done.stderr) == (
         1, "Error: tensorrt_rtx is missing: pip install 'spd-depth[rtx]'\n"
     )  # fmt: skip
+
+
+def test_the_help_names_the_default_gpu() -> None:
+    assert f"[default: {DEFAULT_COMPUTE_CAPABILITY}]" in " ".join(run("--help").stdout.split())
+    assert COMPUTE == DEFAULT_COMPUTE_CAPABILITY
