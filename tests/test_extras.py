@@ -13,9 +13,9 @@ from spd.extras import BROUGHT_BY, how_to_install, pip_install
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "tensorrt_rtx": "tensorrt-rtx-cu13",
     "onnxruntime": "onnxruntime-gpu",
     "cuda": "cuda-core",
-    "tensorrt_rtx": "tensorrt-rtx-cu13",
 }
 """Those that are not called like their module."""
 

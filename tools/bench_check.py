@@ -12,8 +12,11 @@ Times depend on the machine and on what else it does. These figures do not, so t
 | `scene_bytes` | what is kept of one image between its encoding and its queries |
 | `host_bytes_per_point` | Python and numpy memory that `scene.depth` needs at a time, for each further point |
 | `retained_blocks_per_call` | Python objects left over by a `scene.depth` in steady state |
+| `encoder_kernels`, `decoder_kernels` | kernels that TensorRT for RTX compiles a graph to |
+| `encoder_kernel_bytes`, `decoder_kernel_bytes` | bytes that these read and write |
 
-The last two are of `atto` in float32 on ONNX Runtime's CPU provider.
+Those of `scene.depth` are of `atto` in float32 on ONNX Runtime's CPU provider. Kernels are those of the float16 graphs
+for one image and 256 points, for compute capability 8.9. They are compiled and not run, so no GPU is needed.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ import click
 import onnx_ir as ir
 from rich.console import Console
 
+from engines.progress import BuildState
+from engines.rtx import compile_graph
 from export.graphs import GraphOptions, GraphPair, Limits, build_graphs
 from export.pipeline import Options, export_bundle, load_source
 from spd.bundle import Bundle, open_bundle
-from spd.bundle.contract import contract
+from spd.bundle.contract import Contract, contract
 from spd.commands.cli import Command, note, write_stdout
 from spd.commands.progress import Phases
 from spd.config import PRESETS
@@ -47,13 +52,19 @@ from tools.bench.macs import macs_of
 
 COMMITTED = Path(__file__).with_name("bench_counts.json")
 
-PACKAGES = ("torch", "timm", "onnxscript", "onnx-ir", "numpy")
+PACKAGES = ("torch", "timm", "onnxscript", "onnx-ir", "numpy", "tensorrt-rtx-cu13")
 """Whose versions decide about `DEPENDENT`."""
-DEPENDENT = ("encoder_nodes", "decoder_nodes", "decoder_bytes_per_point", "host_bytes_per_point")
+KERNEL_FIGURES = ("encoder_kernels", "encoder_kernel_bytes", "decoder_kernels", "decoder_kernel_bytes")
+DEPENDENT = (
+    *("encoder_nodes", "decoder_nodes", "decoder_bytes_per_point", "host_bytes_per_point"),
+    *KERNEL_FIGURES,
+)
 """Figures that other versions of `PACKAGES` may change."""
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Shape"})
 """Operators that write nothing large: the same bytes in another shape, or a shape."""
+
+KERNEL_POINTS = 256
 
 ASK = "if that is meant: python -m tools.bench_check --update"
 
@@ -123,13 +134,34 @@ def counts_of_bundle(bundle: Bundle) -> dict[str, Counts]:
 
 
 def counts_of_case(case: Case, precisions: tuple[str, ...] | None = None) -> dict[str, Counts]:
-    """The figures of a case by precision. Its graphs are built for that, 20 s each for `tiny`."""
+    """The figures of a case by precision, in float16 with `KERNEL_FIGURES`.
+
+    Its graphs are built for that, 20 s each for `tiny`.
+    """
     model = seeded(PRESETS[case.preset])
     tensors = contract(model.config, case.options.height, case.options.width, case.options.with_routes)
-    return {
-        precision: counts_of_graphs(build_graphs(model, precision, case.options), cache_nbytes(tensors, precision))
-        for precision in precisions or case.precisions
-    }
+    found = {}
+    for precision in precisions or case.precisions:
+        graphs = build_graphs(model, precision, case.options)
+        found[precision] = counts_of_graphs(graphs, cache_nbytes(tensors, precision))
+        if precision == "fp16":
+            found[precision] |= counts_of_kernels(graphs, tensors)
+    return found
+
+
+def counts_of_kernels(graphs: GraphPair, tensors: Contract) -> Counts:
+    """`KERNEL_FIGURES` of a pair of graphs."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, inputs, points in (
+            ("encoder", tensors.encoder_inputs, 0),
+            ("decoder", tensors.decoder_inputs, KERNEL_POINTS),
+        ):
+            path = Path(folder) / f"{name}.onnx"
+            ir.save(getattr(graphs, name), path)
+            kernels = compile_graph(path, inputs, BuildState(), points).kernels
+            found += [len(kernels), sum(kernel.nbytes for kernel in kernels)]
+    return dict(zip(KERNEL_FIGURES, found, strict=True))
 
 
 def count_all() -> dict[str, dict[str, Counts]]:

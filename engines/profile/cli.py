@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from spd.commands.places import writable
 from spd.version import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spd.bundle import Bundle
 
 DEFAULT_POINTS = 256
@@ -133,8 +137,7 @@ def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path 
     report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
     if out is not None:
         _write_json(out, report.as_dict())
-    console = Console()
-    show(report, console if console.is_terminal else Console(width=160))
+    _print(partial(show, report), 160)
 
 
 def _profile(
@@ -151,6 +154,7 @@ def _profile(
     from engines.profile.run import profile
     from engines.profile.times import Settings
     from spd.commands.progress import Phases
+    from spd.files import write_atomically
 
     if picture is not None:
         from engines.profile.picture import draw  # what it needs may be missing: known before anything is measured
@@ -168,14 +172,19 @@ def _profile(
     if out is not None:
         _write_json(out, report.as_dict())
     if picture is not None:
-        from spd.files import write_atomically
-
         with write_atomically(picture) as file:
             write_png(draw(report), file)
+    _print(partial(show, report), 120)
+
+
+def _print(show: Callable[[Console], None], width: int) -> None:
+    """Print tables, `width` characters wide where there is no terminal."""
+    from rich.console import Console
+
     console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = console if console.is_terminal else Console(width=width)
     with console.capture() as captured:
-        show(report, console)
+        show(console)
     write_stdout(captured.get().encode(console.encoding, "replace"))
 
 

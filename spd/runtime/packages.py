@@ -1,4 +1,4 @@
-"""The packages that run graphs, imported on first use. Those of TensorRT are optional: what installs them is said."""
+"""The packages that run graphs, imported on first use. Those of TensorRT and of TensorRT for RTX are optional."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import platform
 import re
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from rich.console import Console
+from rtx_support import needs_rtx
 from stand_ins.test_surface import chains
 
 import engines.rtx
@@ -34,10 +34,7 @@ from spd.errors import BackendError, ExportError
 ROOT = Path(__file__).parents[2]
 POINTS = 256
 
-pytestmark = pytest.mark.skipif(
-    not (sys.platform in ("linux", "win32") and platform.machine() in ("x86_64", "AMD64")),
-    reason="TensorRT for RTX has packages for Linux and Windows on x86-64 only",
-)
+pytestmark = needs_rtx
 
 ITEMSIZE = {"Float": 4, "Half": 2, "BFloat16": 2, "Int64": 8, "UInt8": 1}
 WORDS = {"float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "int64": "Int64", "uint8": "UInt8"}

@@ -10,14 +10,20 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
+from rtx_support import needs_rtx
 
 import tools.bench_check
+from engines.profile.cli import main as profile
+from export.graphs import GraphPair
 from spd.bundle import open_bundle
 from tools.bench_check import (
     ATTO,
+    KERNEL_FIGURES,
+    KERNEL_POINTS,
     TINY,
     counts_of_bundle,
     counts_of_case,
+    counts_of_kernels,
     differences,
     main,
     read_committed,
@@ -31,10 +37,12 @@ def test_atto_costs_what_was_committed(exported: Path) -> None:
     assert not list(differences(read_committed(), {ATTO.name: found}))
 
 
+@needs_rtx
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_tiny_costs_what_was_committed() -> None:
-    found = counts_of_case(TINY, ("fp32",))
+    found = counts_of_case(TINY)
+    assert set(found) == set(TINY.precisions)
     assert not list(differences(read_committed(), {TINY.name: found}))
 
 
@@ -45,8 +53,19 @@ def test_what_is_committed_is_what_is_promised() -> None:
     tiny = counts[TINY.name]["fp32"]
     assert tiny["decoder_macs_per_point"] < 25.1e6 / 3.8, "design: a quarter of the literal form's arithmetic"
     assert tiny["decoder_macs_once"] == 0, "nothing of an image is computed again for a query"
+    assert set(KERNEL_FIGURES) <= set(counts[TINY.name]["fp16"])
     assert tiny["scene_bytes"] == 2 * counts[TINY.name]["fp16"]["scene_bytes"]
     assert counts[ATTO.name]["runtime"]["retained_blocks_per_call"] == 0
+
+
+@needs_rtx
+def test_kernels_are_those_that_spd_profile_counts(exported: Path, tmp_path: Path) -> None:
+    graphs = GraphPair(*(ir.load(exported / f"{graph}.fp16.onnx") for graph in ("encoder", "decoder")))
+    counts = counts_of_kernels(graphs, open_bundle(exported).manifest.contract)
+    arguments = [str(exported), "--kernels", "--points", str(KERNEL_POINTS), "--out", str(tmp_path / "k.json")]
+    assert CliRunner().invoke(profile, arguments).exit_code == 0
+    documents = json.loads((tmp_path / "k.json").read_text())["graphs"]
+    assert list(counts.values()) == [document[key] for document in documents for key in ("kernels", "bytes")]
 
 
 def test_written_bytes_by_hand() -> None:

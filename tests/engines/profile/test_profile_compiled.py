@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import sys
 from collections import Counter
@@ -12,17 +11,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rtx_support import needs_rtx
 
 from engines.kernels import Kernel, Tensor
 from engines.profile.blocks import BLOCKS
-from engines.profile.cli import main
+from engines.profile.cli import COMPUTE, main
 from engines.profile.compiled import kernel_blocks
 from engines.profile.cost import CostedGraph
-
-with_compiler = pytest.mark.skipif(
-    not (sys.platform in ("linux", "win32") and platform.machine() in ("x86_64", "AMD64")),
-    reason="TensorRT for RTX has packages for Linux and Windows on x86-64 only",
-)
+from engines.rtx import DEFAULT_COMPUTE_CAPABILITY
 
 
 def run(*arguments: str | Path) -> Result:
@@ -43,7 +39,7 @@ def compiled(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {**document, "printed": done.stdout}
 
 
-@with_compiler
+@needs_rtx
 def test_blocks_add_up_to_the_whole(compiled: dict[str, Any], exported: Path) -> None:
     assert (compiled["precision"], compiled["compute_capability"], compiled["run"]) == ("fp16", "12.0", False)
     assert [(graph["graph"], graph["points"]) for graph in compiled["graphs"]] == [("encoder", 0), ("decoder", 100)]
@@ -67,7 +63,7 @@ def test_blocks_add_up_to_the_whole(compiled: dict[str, Any], exported: Path) ->
         assert 1e6 < graph["scratch_bytes"] < 1e8
 
 
-@with_compiler
+@needs_rtx
 def test_what_is_printed(compiled: dict[str, Any]) -> None:
     printed = compiled["printed"]
     for graph in compiled["graphs"]:
@@ -146,3 +142,8 @@ def test_without_the_package(exported: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (done.exit_code, done.stderr) == (
         1, "Error: tensorrt_rtx is missing: pip install 'spd-depth[rtx]'\n"
     )  # fmt: skip
+
+
+def test_the_help_names_the_default_gpu() -> None:
+    assert f"[default: {DEFAULT_COMPUTE_CAPABILITY}]" in " ".join(run("--help").stdout.split())
+    assert COMPUTE == DEFAULT_COMPUTE_CAPABILITY
