@@ -58,8 +58,8 @@ def count_host(path: Path) -> dict[str, int]:
     return {
         # The difference of two K leaves out what does not grow with K: it differs between versions of Python.
         "host_bytes_per_point": round((peak(256) - peak(128)) / 128),
-        # Likewise what the counting itself leaves, a few. Whole blocks: lists of free objects still grow by some dozens,
-        # where a block that every call leaves comes to 1.
+        # Likewise what the counting itself leaves, a few. Whole blocks: lists of free objects still grow by some
+        # dozens, where a block that every call leaves comes to 1.
         "retained_blocks_per_call": int((left_over(3 * CALLS) - left_over(CALLS)) / (2 * CALLS)),
     }
 
