@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.layers import Dense, FeedForward, Precision, attend, centred, fold_norm, normalise, scaled
+from export.layers import Dense, FeedForward, Precision, attend, centred, fold_norm, normalise, without_affine
 from export.windows import Blend, Places, Windows, gather_rows
 from spd.config import OFFSET_FREQUENCIES, PE_FREQUENCIES, STRIDES, WINDOW_SIDES
 from spd.models import SPD
@@ -59,7 +59,7 @@ class QueryEncoder(nn.Module):
         super().__init__()
         b1, dtype, wide = model.b1, precision.graph, precision.wide
         l1_channels = model.config.neck_channels[0]
-        self.dtype, self.wide, self.for_gpu = dtype, wide, precision.for_gpu
+        self.dtype, self.wide, self.precision = dtype, wide, precision
         self.eps_kv = model.b2.ln_kv.eps
         self.r_max = b1.r_max
         self.centre = WINDOW_SIDES[0] ** 2 // 2
@@ -111,8 +111,7 @@ class QueryEncoder(nn.Module):
         fixed_BKND = F.gelu(self.w_loc(l1) + self.phi_table)
         learned_BKMD = F.gelu(self.w_loc(learned_BKMC) + self.w_phi(phi_BKME))
         tokens_BKND = torch.cat([fixed_BKND, learned_BKMD, l2, l3, l4], dim=2) + self.embedding
-        eps = self.eps_kv
-        tokens_BKND = scaled(tokens_BKND, eps, self.wide) if self.for_gpu else normalise(tokens_BKND, eps)
+        tokens_BKND = without_affine(tokens_BKND, self.eps_kv, self.precision)
         return seed_BKD, tokens_BKND, index_BKLSS, weights_BKL4
 
 
@@ -237,7 +236,7 @@ class FusedDecoder(nn.Module):
     def __init__(self, model: SPD, precision: Precision) -> None:
         super().__init__()
         b5, dtype = model.b5, precision.graph
-        self.eps_kv2, self.wide, self.for_gpu = b5.ln_kv2.eps, precision.wide, precision.for_gpu
+        self.eps_kv2, self.precision = b5.ln_kv2.eps, precision
         self.sample = Blend(1, precision)
         self.e_central = nn.Parameter(b5.e_central.detach().to(dtype), requires_grad=False)
         self.attention = TokenCrossAttn(b5.layers, b5.ln_kv2, precision)
@@ -250,9 +249,7 @@ class FusedDecoder(nn.Module):
             self.sample(rows, index, weights)
             for rows, index, weights in zip(central, index_BKLSS.unbind(2)[1:], weights_BKL4.unbind(2)[1:], strict=True)
         ]
-        central_BK3D = torch.cat(sampled, dim=2) + self.e_central
-        eps = self.eps_kv2
-        central_BK3D = scaled(central_BK3D, eps, self.wide) if self.for_gpu else normalise(central_BK3D, eps)
+        central_BK3D = without_affine(torch.cat(sampled, dim=2) + self.e_central, self.eps_kv2, self.precision)
         return self.attention(h_BKD, torch.cat([central_BK3D, routed_BKRD], dim=2))
 
 

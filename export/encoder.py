@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.layers import Dense, FeedForward, Precision, attend, centred, fold_norm, normalise, scaled, statistics
+from export.layers import (
+    Dense,
+    FeedForward,
+    Precision,
+    attend,
+    centred,
+    fold_norm,
+    normalise,
+    statistics,
+    without_affine,
+)
 from spd.models import SPD
 from spd.models.attention import MapSelfAttn, split_heads
 from spd.models.pyramid_neck import Projection
@@ -129,8 +139,7 @@ class Stage(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """[B, H, W, C_in] to [B, H', W', C_out]."""
         for conv in self.downsample:
-            for_gpu, wide = self.precision.for_gpu, self.precision.wide
-            x_BHWC = conv(scaled(x_BHWC, self.eps, wide) if for_gpu else normalise(x_BHWC, self.eps))
+            x_BHWC = conv(without_affine(x_BHWC, self.eps, self.precision))
         for block in self.blocks:
             x_BHWC = block(x_BHWC)
         return x_BHWC

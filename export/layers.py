@@ -72,6 +72,11 @@ def scaled(x: Tensor, eps: float, wide: torch.dtype) -> Tensor:
     return x / statistics(x, eps, wide)[1].to(x.dtype)
 
 
+def without_affine(x: Tensor, eps: float, precision: Precision) -> Tensor:
+    """What a form hands to `centred` maps that a LayerNorm's affine part is folded into: `scaled` or `normalise`."""
+    return scaled(x, eps, precision.wide) if precision.for_gpu else normalise(x, eps)
+
+
 def statistics(x: Tensor, eps: float, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of LayerNorm over the channels of x [..., C], both [..., 1] in `wide`."""
     values = x.to(wide)
