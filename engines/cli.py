@@ -1,18 +1,20 @@
-"""`spd-build`: from a bundle of ONNX graphs to proven TensorRT engines for the GPU at hand."""
+"""`spd-build`: from a bundle of ONNX graphs to engines of TensorRT or TensorRT for RTX, proven where there is a GPU."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from spd.bundle.contract import PRECISIONS
-from spd.bundle.plans import HARDWARE_LEVELS
+from spd.bundle.plans import FLAVOURS, HARDWARE_LEVELS
 from spd.commands.cli import Command
 from spd.commands.places import check_folder
-from spd.errors import InputError
+from spd.errors import BackendError, InputError
 from spd.version import __version__
 
 if TYPE_CHECKING:
@@ -26,10 +28,18 @@ Examples:
   spd-build engines/tiny-480x640
   spd-build engines/ --precision fp16 --precision bf16 --force
   spd-build engines/ --buckets 32,512 --workspace 2GiB --optimization-level 5
+  spd-build engines/ --for rtx --compute 8.9,12.0      on any machine, for GeForce RTX 40 and 50
+  spd-build engines/ --for rtx --prove                 later, on the machine with the GPU
 
-An engine runs on the GPU model and the TensorRT version it was built with. It appears in the bundle only if the
-inspector shows its matrix products in the asked precision and its depths pass the gate of the export.
+An engine of TensorRT is built on the GPU model that it will run on. An engine of TensorRT for RTX is built anywhere,
+for compute capabilities. Either runs with the exact version that built it only.
+
+An engine appears in the bundle only if its matrix products are in the asked precision, and, where a GPU can run it, if
+its depths pass the gate of the export. Without a GPU it is compiled and not run, and the bundle says so.
 """
+
+ONLY_TENSORRT = ("timing_cache", "hardware_compatibility")
+"""Options that mean nothing to TensorRT for RTX."""
 
 
 class Memory(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
@@ -65,8 +75,39 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
         return edges
 
 
+class Capabilities(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
+    """Compute capabilities, such as 8.6,8.9."""
+
+    name = "N.N,N.N,..."
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Read "8.6,8.9" as ("8.6", "8.9")."""
+        from engines.rtx import check_capability
+
+        found = tuple(dict.fromkeys(text.strip() for text in str(value).split(",")))
+        for capability in found:
+            try:
+                check_capability(capability)
+            except BackendError as error:
+                self.fail(str(error), param, ctx)
+        return found
+
+
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--for",
+    "flavour",
+    type=click.Choice(FLAVOURS),
+    default="tensorrt",
+    show_default=True,
+    help="The library that will run the engines: TensorRT, or TensorRT for RTX.",
+)
+@click.option(
+    "--compute",
+    type=Capabilities(),
+    help="Compute capabilities, for rtx.  [default: 8.0,8.6,8.9,12.0: GeForce RTX 30, 40 and 50]",
+)
 @click.option(
     "--precision",
     "precisions",
@@ -93,22 +134,37 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     show_default=True,
     help="GPUs that may run the engines besides this model; slower.",
 )
-@click.option("--no-verify", is_flag=True, help="Skip the comparison with the float32 graphs; the manifest says so.")
-@click.option("--force", is_flag=True, help="Replace engines of the same precision.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the PyTorch model; the manifest says so.")
+@click.option("--prove", is_flag=True, help="Build nothing: run the bundle's engines on this GPU and record the proof.")
+@click.option("--force", is_flag=True, help="Replace engines of the same library and precision.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what TensorRT says.")
 @click.version_option(__version__, prog_name="spd-build")
-def main(bundle: Path, **arguments: Any) -> None:
-    """Build TensorRT engines for BUNDLE, a folder made by spd-export, on the GPU they will run on."""
+@click.pass_context
+def main(context: click.Context, /, bundle: Path, **arguments: Any) -> None:
+    """Build engines for BUNDLE, a folder made by spd-export.
+
+    TensorRT builds them on the GPU that they will run on, TensorRT for RTX on any machine.
+    """
+    flavour: str = arguments["flavour"]
+    if arguments.pop("prove"):
+        _prove(context, bundle, flavour, arguments["precisions"])
+        return
+    compute: tuple[str, ...] | None = arguments.pop("compute")
+    if compute is not None and flavour != "rtx":
+        raise click.UsageError("--compute goes with --for rtx; TensorRT builds for the GPU at hand")
+    if flavour == "rtx" and (given := _given(context, ONLY_TENSORRT)):
+        raise click.UsageError(f"{given[0]} is for TensorRT; leave it out with --for rtx")
+
     # rich and numpy are imported only now: --help is to be instant.
     from rich.console import Console
 
     from engines.builder import PlanOptions
     from engines.pipeline import BuildOptions, build_engines
-    from engines.timing_cache import default_folder
+    from spd.cache_files import user_cache_folder
     from spd.commands.progress import Phases
 
     cache: str | None = arguments.pop("timing_cache")
-    folder = default_folder() if cache is None else None if cache == "none" else Path(cache)
+    folder = user_cache_folder() if cache is None else None if cache == "none" else Path(cache)
     if cache is not None and folder is not None:
         check_folder(folder, "--timing-cache")
     verify = not arguments.pop("no_verify")
@@ -116,36 +172,79 @@ def main(bundle: Path, **arguments: Any) -> None:
         **{key: arguments.pop(key) for key in ("workspace", "optimization_level", "hardware_compatibility")}
     )
     console = Console(stderr=True)
-    options = BuildOptions(plan=plan, timing_cache=folder, verify=verify, **arguments)
+    options = BuildOptions(
+        plan=plan, timing_cache=folder, verify=verify, compute_capabilities=compute or (), **arguments
+    )
     summarise(build_engines(bundle, options, Phases(console)), console)
 
 
+def _given(context: click.Context, names: Iterable[str]) -> list[str]:
+    """Those of some options that are on the command line, as they are written there."""
+    found = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return [f"--{name.replace('_', '-')}" for name in found]
+
+
+def _prove(context: click.Context, bundle: Path, flavour: str, precisions: tuple[str, ...]) -> None:
+    """Run what is there; options of a build are refused."""
+    other = [str(name) for name in context.params if name not in ("bundle", "flavour", "precisions", "prove")]
+    if given := _given(context, other):
+        raise click.UsageError(f"--prove builds nothing: leave out {given[0]}")
+    from rich.console import Console
+
+    from engines.pipeline import prove_engines
+    from spd.commands.progress import Phases
+
+    console = Console(stderr=True)
+    for proof in prove_engines(bundle, flavour, precisions, Phases(console)):
+        console.print(
+            f"{proof.precision} is proven: largest error {proof.max_error:.1e}, mean error {proof.mean_error:.1e}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
 def summarise(built: Built, console: Console) -> None:
-    """The table at the end: what was built, in which precision it computes, and how close it is to float32."""
+    """The tables at the end: what was built, how close it is to the model, and what each profile takes."""
     from rich.table import Table
 
-    table = Table(title=str(built.path), title_justify="left")
-    for column in ("engine", "size", "built in", "in precision", "largest error", "mean error"):
-        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    engines, profiles = Table(title=str(built.path), title_justify="left"), Table()
+    for column in ("engine", "size", "build", "in precision", "largest error", "mean error"):
+        engines.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    for column in ("profile", "K", "kernels", "MB moved", "MB of scratch memory"):
+        profiles.add_column(column, justify="left" if column == "profile" else "right", no_wrap=True)
     proofs = {proof.precision: proof for proof in built.proofs}
     for plan in built.plans:
         record = plan.record
-        errors = ["not verified"] * 2
-        if (proof := proofs.get(record.precision)) is not None:
-            errors = [f"{proof.max_error:.1e}", f"{proof.mean_error:.1e}"]
+        name = f"{record.graph} {record.precision}"
+        proof = proofs.get(record.precision)
+        errors = ["not run", "not run"] if proof is None else [f"{proof.max_error:.1e}", f"{proof.mean_error:.1e}"]
         size = f"{built.manifest.files[record.file].bytes / 1e6:.1f} MB"
-        table.add_row(
-            f"{record.graph} {record.precision}", size, f"{plan.seconds:.0f} s", f"{plan.inspection.share:.1%}", *errors
-        )
-    console.print(table)
+        engines.add_row(name, size, f"{plan.seconds:.0f} s", f"{plan.inspection.share:.1%}", *errors)
+        for facts in plan.profiles:
+            points = "" if facts.profile.points is None else str(facts.profile.points[2])
+            moved = "" if facts.moved_bytes is None else f"{facts.moved_bytes / 1e6:.1f}"
+            kernels = "" if facts.kernels is None else str(facts.kernels)
+            profiles.add_row(name, points, kernels, moved, f"{facts.scratch_bytes / 1e6:.1f}")
+    console.print(engines, profiles)
+    _advise(built, console)
+
+
+def _advise(built: Built, console: Console) -> None:
+    """What to know of the engines, and what to do next."""
     islands = sum(len(plan.inspection.islands) for plan in built.plans)
-    if islands:
-        console.print(f"{islands} layers are float32 on purpose; engines.json lists them.", soft_wrap=True)
-    if not built.proofs:
-        console.print("Not verified: nothing proves that these engines compute what the model does.", soft_wrap=True)
-    console.print(
-        f"Try it: spd-infer PHOTO --points grid:100 --engines {built.path} --backend tensorrt", soft_wrap=True
-    )
+    lines = [f"{islands} layers are float32 on purpose; engines.json lists them."] if islands else []
+    library, precision = built.library, built.plans[0].record.precision
+    if built.proofs:
+        lines.append(
+            f"Try it: spd-infer PHOTO --points grid:100 --engines {built.path} --backend {built.library.backend}"
+        )
+    else:
+        lines.append(
+            f"Compiled, not run ({built.not_run}): nothing proves that these engines compute what the model does. On "
+            f"a machine with the GPU: {library.prove_command(built.path, precision)}"
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

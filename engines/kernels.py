@@ -30,10 +30,11 @@ _LINE = re.compile(
     r"TacticName: (.*?), StreamId: -?\d+(?:, EventId: -?\d+)?, Metadata: ?(.*)"
 )
 _TENSOR = re.compile(
-    r" \{ Name: ([^{}]*?), Dimensions: \[([\d,]*)\], Strides: \[[\d,]*\], StrideOrder: \[[\d,]*\], "
+    r" \{ Name: ([^{}]*?), Dimensions: \[([-\d,]*)\], Strides: \[[-\d,]*\], StrideOrder: \[[\d,]*\], "
     rf"Datatype: ({'|'.join(BITS)}), Format: [^{{}}]*\}}(?:,|$)"
 )
 _GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]*)+)_myl\d+_\d+")
+_PROFILE = re.compile(r"_myl(\d+)_\d+$")
 _SCRATCH = re.compile(r"^Max Scratch Memory: (\d+) bytes$", re.MULTILINE)
 
 
@@ -43,6 +44,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
+    """-1 stands for a size that the profile leaves open."""
     dtype: str
     """TensorRT's word for it, a key of `BITS`."""
 
@@ -62,6 +64,12 @@ class Kernel(Layer):
     constants: tuple[Tensor, ...]
     """Weights and tables."""
     outputs: tuple[Tensor, ...]
+
+    @property
+    def profile(self) -> int:
+        """Which of the plan's profiles it is for, from 0 on."""
+        found = _PROFILE.search(self.name)
+        return 0 if found is None else int(found[1])
 
     @property
     def nbytes(self) -> int:
@@ -96,19 +104,19 @@ def read_kernels(log: str, graph: str) -> tuple[Kernel, ...]:
     return kernels
 
 
-def read_scratch(log: str, graph: str) -> int:
-    """Bytes of scratch memory that a context of the plan needs; the arguments are those of `read_kernels`.
+def read_scratch(log: str, graph: str) -> tuple[int, ...]:
+    """Bytes of scratch memory that a context needs, for each profile; the arguments are those of `read_kernels`.
 
     Raises:
         TensorRTError: the log does not say.
     """
-    found = _SCRATCH.search(log)
-    if found is None:
+    found = _SCRATCH.findall(log)
+    if not found:
         raise TensorRTError(
             f"the log of the builder does not say the scratch memory of {graph}, expected a line 'Max Scratch Memory'; "
             "this version of spd-depth reads the log of TensorRT for RTX 1.7"
         )
-    return int(found[1])
+    return tuple(map(int, found))
 
 
 def _kernel(line: str, graph: str) -> Kernel:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engines.builder import PlanBuilder, PlanOptions
+from engines.builder import PlanOptions
 from engines.executor import Executor
 from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
-from engines.inspector import Layer, plan_layers
+from engines.makers import PlanMaker, ProfileFacts, RtxMaker, TensorRTMaker
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, watch
 from engines.proof import Gate, prove, read_gate
 from engines.publish import publish, read_report, staged_bundle
-from engines.timing_cache import TimingCache, default_folder
 from spd.bundle import Bundle, open_bundle
 from spd.bundle.comparison import Comparison
 from spd.bundle.manifest import GATE, GRAPHS, Manifest
 from spd.bundle.plans import PlanRecord, Target
+from spd.cache_files import user_cache_folder
 from spd.commands.progress import Phases
-from spd.errors import BundleError
+from spd.errors import BackendError, BundleError
 from spd.files import write_atomically
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
+from spd.runtime.tensorrt.library import LIBRARIES, Library, plan_records
 from spd.staging import staging
+
+FILES = {"tensorrt": "{graph}.{precision}.engine", "rtx": "{graph}.{precision}.rtx.engine"}
+"""Names of plans by flavour."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,17 @@ class BuildOptions:
     """fp32, fp16, bf16; by default fp16, or fp32 in a bundle without it."""
     edges: tuple[int, ...] | None = None
     """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
+    flavour: str = "tensorrt"
+    """One of `spd.bundle.plans.FLAVOURS`."""
+    compute_capabilities: tuple[str, ...] = ()
+    """What TensorRT for RTX compiles for; by default `engines.rtx.PORTABLE`."""
     plan: PlanOptions = field(default_factory=PlanOptions)
-    timing_cache: Path | None = field(default_factory=default_folder)
-    """Folder of the timing caches; None to keep no timings between builds."""
+    timing_cache: Path | None = field(default_factory=user_cache_folder)
+    """Folder of TensorRT's timing caches; None to keep no timings between builds."""
     verify: bool = True
-    """Publish only engines that pass the gate of the export."""
+    """Publish only engines that pass the gate of the export, where a GPU can run them."""
     force: bool = False
-    """Replace engines of the same precision."""
+    """Replace engines of the same flavour and precision."""
     verbose: bool = False
     """Show what TensorRT says."""
 
@@ -53,6 +61,7 @@ class BuiltPlan:
 
     record: PlanRecord
     inspection: Inspection
+    profiles: tuple[ProfileFacts, ...]
     seconds: float
     """Time of the build."""
 
@@ -63,9 +72,12 @@ class Built:
 
     path: Path
     manifest: Manifest
+    library: Library
     plans: tuple[BuiltPlan, ...]
     proofs: tuple[Comparison, ...]
-    """One for each precision; empty without verification."""
+    """One for each precision; empty if the engines did not run."""
+    not_run: str | None
+    """Why they did not run."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +86,19 @@ class _Job:
 
     bundle: Bundle
     options: BuildOptions
-    target: Target
+    maker: PlanMaker
     folder: Path
-    builder: PlanBuilder
     phases: Phases
 
 
 def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
-    """Build, inspect and prove engines for the GPU at hand and put them into the bundle.
+    """Build and inspect engines, prove them on the GPU at hand, and put them into the bundle.
 
+    TensorRT needs a GPU. TensorRT for RTX builds without one, and then nothing is proven.
     Nothing in the bundle changes unless every step succeeds. Ctrl-C raises KeyboardInterrupt once TensorRT has stopped.
 
     Raises:
-        BackendError: TensorRT or a GPU is missing, or fails.
+        BackendError: the library is missing or fails, or TensorRT has no GPU.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
         ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
         ParityError: the engines do not compute what the model computes.
@@ -95,25 +107,73 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     """
     bundle = open_bundle(path)
     precisions = _wanted_precisions(bundle, options)
-    gates = {precision: read_gate(bundle, precision) for precision in precisions} if options.verify else {}
-    target = current_target()
-
-    phases.say(f"TensorRT {target.tensorrt} on {target.gpu}, compute capability {target.compute_capability}")
-    cache = TimingCache(options.timing_cache, target, phases.say)
-    builder = PlanBuilder(options.plan, cache, phases.say if options.verbose else None)
+    # Before anything is built, which takes minutes with TensorRT.
+    gates = {p: read_gate(bundle, p) for p in precisions} if options.verify and options.flavour == "tensorrt" else {}
+    maker = _maker(options, phases)
+    phases.say(maker.title)
+    not_run = None if options.verify else "--no-verify"
+    here: Target | None = None
+    if options.verify:
+        try:
+            here = maker.machine()
+            gates = gates or {p: read_gate(bundle, p) for p in precisions}
+        except BackendError as error:
+            not_run = str(error)
     with staging(bundle.path, "spd-build") as folder:
-        job = _Job(bundle, options, target, folder, builder, phases)
+        job = _Job(bundle, options, maker, folder, phases)
         built = {precision: tuple(_build(job, precision, graph) for graph in GRAPHS) for precision in precisions}
         plans = tuple(plan for pair in built.values() for plan in pair)
-        proofs: tuple[Comparison, ...] = ()
-        if options.verify:
-            proofs = tuple(_prove(job, p, built[p], gates[p]) for p in precisions)
+        proofs: dict[str, Comparison] = {}
         records = tuple(plan.record for plan in plans)
-        proved = {proof.precision: proof for proof in proofs}
-        report = {p: _report_entry(target, built[p], proved.get(p)) for p in precisions}
+        if here is not None:
+            staged = staged_bundle(bundle, folder, records)
+            proofs = {p: _prove(staged, maker.library, here, p, gates[p], phases) for p in precisions}
+            records = tuple(replace(record, proven=True) for record in records)
+        report = {(options.flavour, p): _report_entry(maker.target, built[p], here, proofs.get(p)) for p in precisions}
         # Another build may have added engines of another precision meanwhile.
         manifest = publish(open_bundle(bundle.path), folder, records, report)
-    return Built(bundle.path, manifest, plans, proofs)
+    return Built(bundle.path, manifest, maker.library, plans, tuple(proofs.values()), not_run)
+
+
+def prove_engines(path: Path, flavour: str, precisions: tuple[str, ...], phases: Phases) -> tuple[Comparison, ...]:
+    """Run the engines that a bundle has on the GPU at hand, hold them to the gate of the export, and record it.
+
+    Args:
+        path: a bundle, or a folder that holds one.
+        flavour: one of `spd.bundle.plans.FLAVOURS`.
+        precisions: which engines; by default all of the flavour.
+        phases: is told what goes on.
+
+    Raises:
+        BackendError: there are no such engines, or they cannot run here.
+        BundleError: the bundle cannot be used, or was never verified.
+        ParityError: the engines do not compute what the model computes; the bundle stays as it is.
+        OSError: a file cannot be written.
+    """
+    bundle, library = open_bundle(path), LIBRARIES[flavour]
+    there = tuple(dict.fromkeys(r.precision for r in bundle.manifest.engines if r.flavour == flavour))
+    if not there:
+        plan_records(bundle, None, library)  # says so
+    pairs = {precision: plan_records(bundle, precision, library) for precision in precisions or there}
+    gates = {precision: read_gate(bundle, precision) for precision in pairs}
+    report = read_report(bundle)
+    here = current_target(library)
+    phases.say(f"{library.name} {here.tensorrt} on {here.gpu}, compute capability {here.compute_capability}")
+    proofs = {p: _prove(bundle, library, here, p, gate, phases) for p, gate in gates.items()}
+    entries = {
+        (flavour, p): {**report.get(flavour, {}).get(p, {}), **_proof_entry(here, proof)} for p, proof in proofs.items()
+    }
+    records = tuple(replace(record, proven=True) for pair in pairs.values() for record in pair.values())
+    with staging(bundle.path, "spd-build") as folder:
+        publish(open_bundle(bundle.path), folder, records, entries)
+    return tuple(proofs.values())
+
+
+def _maker(options: BuildOptions, phases: Phases) -> PlanMaker:
+    show = phases.say if options.verbose else None
+    if options.flavour == "rtx":
+        return RtxMaker(options.plan, options.compute_capabilities, show)
+    return TensorRTMaker(options.plan, options.timing_cache, phases.say, show)
 
 
 def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]:
@@ -124,70 +184,61 @@ def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]
         for graph in GRAPHS:
             bundle.graph(graph, precision)
             graph_profiles(graph, bundle.manifest, options.edges)
-    there = sorted({e.precision for e in bundle.manifest.engines if e.precision in precisions})
+    mine = [engine for engine in bundle.manifest.engines if engine.flavour == options.flavour]
+    there = sorted({engine.precision for engine in mine if engine.precision in precisions})
     if there and not options.force:
-        raise BundleError(f"{bundle.path} has {' and '.join(there)} engines already; give --force to build them again")
-    if any(engine.precision not in precisions for engine in bundle.manifest.engines):
+        raise BundleError(
+            f"{bundle.path} has {' and '.join(there)} engines of {LIBRARIES[options.flavour].name} already; give "
+            "--force to build them again"
+        )
+    if len(mine) < len(bundle.manifest.engines) or {engine.precision for engine in mine} - {*precisions}:
         read_report(bundle)  # it will be kept in part, so a damaged one is refused now and not after the build
     return precisions
 
 
 def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
-    """Build one plan into the staging folder and read back what it became."""
+    """Build one plan into the staging folder and judge what it became."""
     manifest, options = job.bundle.manifest, job.options
     profiles = graph_profiles(graph, manifest, options.edges)
     tensors = manifest.contract
     inputs = tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
     source, state = job.bundle.graph(graph, precision), BuildState()
     begin = time.monotonic()
-    plan = watch(
-        f"building {graph} {precision}",
-        lambda: job.builder.build(source, inputs, profiles, state),
-        state,
-        job.phases,
+    made = watch(
+        f"building {graph} {precision}", lambda: job.maker.make(source, inputs, profiles, state), state, job.phases
     )
     seconds = time.monotonic() - begin
-    file = f"{graph}.{precision}.engine"
+    file = FILES[options.flavour].format(graph=graph, precision=precision)
     with write_atomically(job.folder / file) as out:
-        out.write(plan)
+        out.write(made.plan)
     islands = island_paths(graph, manifest.config, manifest.float32_modules)
-    inspection = inspect_layers(_layers_of_serialized(plan, file), precision, islands)
+    inspection = inspect_layers(made.layers, precision, islands)
     check_precision(inspection, f"engine of the {graph}")
     record = PlanRecord(
         graph=graph,
         precision=precision,
         file=file,
-        target=job.target,
+        target=job.maker.target,
         hardware_compatibility=options.plan.hardware_compatibility,
         profiles=profiles,
         options={
             "strongly_typed": True,
             "workspace": options.plan.workspace,
             "optimization_level": options.plan.optimization_level,
-            "verified": options.verify,
         },
     )
-    return BuiltPlan(record, inspection, seconds)
+    return BuiltPlan(record, inspection, made.profiles, seconds)
 
 
-def _layers_of_serialized(plan: bytes, file: str) -> tuple[Layer, ...]:
-    """The layers of a serialized plan."""
-    runtime = Runtime()
-    engine = runtime.deserialise(plan)
-    if engine is None:
-        raise runtime.error("deserialize_cuda_engine", file)
-    return plan_layers(runtime, engine, file)
-
-
-def _prove(job: _Job, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate) -> Comparison:
-    """Run the staged plans as the runtime would load them, and compare."""
-    bundle = staged_bundle(job.bundle, job.folder, tuple(plan.record for plan in plans))
-    gpu, runtime = Gpu(), Runtime()
-    with job.phases(f"proving {precision}") as tick:
+def _prove(bundle: Bundle, library: Library, here: Target, precision: str, gate: Gate, phases: Phases) -> Comparison:
+    """Run the plans of a bundle as the runtime would load them, and compare."""
+    records = plan_records(bundle, precision, library)
+    gpu, runtime = Gpu(), Runtime(library)
+    with phases(f"proving {precision}") as tick:
         executors: list[Executor] = []
         try:
-            for plan in plans:
-                executors.append(Executor(gpu, Engine(runtime, bundle, plan.record, job.target), precision))
+            for graph in GRAPHS:
+                executors.append(Executor(gpu, Engine(runtime, bundle, records[graph], here), precision))
             encoder, decoder = executors
             return prove(precision, encoder, decoder, gate, tick)
         finally:
@@ -196,10 +247,22 @@ def _prove(job: _Job, precision: str, plans: tuple[BuiltPlan, ...], gate: Gate) 
             gpu.close()
 
 
-def _report_entry(target: Target, plans: tuple[BuiltPlan, ...], proof: Comparison | None) -> dict[str, Any]:
-    """The entry of one precision in `engines.json`."""
-    return {
-        "target": asdict(target),
-        **{plan.record.graph: {"build_seconds": round(plan.seconds, 1), **plan.inspection.as_dict()} for plan in plans},
-        "proof": None if proof is None else {"reference": GATE, **proof.as_dict()},
+def _report_entry(
+    target: Any, plans: tuple[BuiltPlan, ...], here: Target | None, proof: Comparison | None
+) -> dict[str, Any]:
+    """The entry of one flavour and precision in `engines.json`."""
+    graphs = {
+        plan.record.graph: {
+            "build_seconds": round(plan.seconds, 1),
+            **plan.inspection.as_dict(),
+            "profiles": [facts.as_dict() for facts in plan.profiles],
+        }
+        for plan in plans
     }
+    proven = {"proof": None} if here is None or proof is None else _proof_entry(here, proof)
+    return {"target": asdict(target), **graphs, **proven}
+
+
+def _proof_entry(here: Target, proof: Comparison) -> dict[str, Any]:
+    """What the entry says of a proof."""
+    return {"proof": {"reference": GATE, "machine": asdict(here), **proof.as_dict()}}

@@ -17,7 +17,7 @@ from spd.errors import BundleError
 from spd.files import write_atomically
 
 REPORT = "engines.json"
-"""What was measured of a bundle's plans, by precision: layers, precision and proof."""
+"""What was found in a bundle's plans, by flavour and precision: layers, kernels, scratch memory and proof."""
 
 
 def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:
@@ -43,17 +43,19 @@ def read_report(bundle: Bundle) -> dict[str, Any]:
     return report
 
 
-def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], report: dict[str, Any]) -> Manifest:
-    """Move the plans of `folder` into the bundle and list them; plans of other precisions stay.
+def publish(
+    bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], report: dict[tuple[str, str], dict[str, Any]]
+) -> Manifest:
+    """Move the plans of `folder` into the bundle and list them; plans of other flavours and precisions stay.
 
-    Everything is written before anything is renamed, and while plans are replaced the manifest lists none of them, so
-    that a build killed at any point leaves a bundle that is whole, at worst without these engines.
+    Everything is written before anything is renamed. While plans are replaced the manifest lists none of them: a build
+    that is killed at any point leaves a bundle that is whole, at worst without these engines.
 
     Args:
         bundle: as it is on disk now.
-        folder: with the plans, on the same disk.
+        folder: with the plans, on the same disk; a plan that is not there is in the bundle already.
         records: the plans.
-        report: what to say of their precisions in `engines.json`.
+        report: what to say in `engines.json`, by flavour and precision.
 
     Returns:
         The bundle's new manifest.
@@ -62,16 +64,24 @@ def publish(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...], repor
         OSError: a file cannot be written or renamed.
     """
     manifest = bundle.manifest
-    built = {record.precision for record in records}
-    kept = tuple(engine for engine in manifest.engines if engine.precision not in built)
-    dropped = {engine.file for engine in manifest.engines if engine.precision in built} | {REPORT}
+    kept = tuple(engine for engine in manifest.engines if (engine.flavour, engine.precision) not in report)
+    replaced = {engine.file for engine in manifest.engines if engine not in kept}
+    staying = {record.file for record in records if not (folder / record.file).exists()}
+    dropped = (replaced - staying) | {REPORT}
     files = {name: record for name, record in manifest.files.items() if name not in dropped}
-    between = replace(manifest, files=files, engines=kept)
+    whole = tuple(engine for engine in manifest.engines if engine in kept or engine.file in staying)
+    between = replace(manifest, files=files, engines=whole)
 
-    known = {engine.precision for engine in kept}
-    document = {**{key: value for key, value in read_report(bundle).items() if key in known}, **report}
+    document: dict[str, dict[str, Any]] = {}
+    old = read_report(bundle)
+    for engine in kept:
+        if (entry := old.get(engine.flavour, {}).get(engine.precision)) is not None:
+            document.setdefault(engine.flavour, {})[engine.precision] = entry
+    for (flavour, precision), entry in report.items():
+        document.setdefault(flavour, {})[precision] = entry
     _write_text(folder / REPORT, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    new = {name: FileRecord.of(folder / name) for name in (*(record.file for record in records), REPORT)}
+    moving = [*(record.file for record in records if record.file not in staying), REPORT]
+    new = {name: FileRecord.of(folder / name) for name in moving}
     final = replace(manifest, files={**files, **new}, engines=(*kept, *records))
     _write_text(folder / "between.json", between.to_json())
     _write_text(folder / MANIFEST, final.to_json())

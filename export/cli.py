@@ -79,10 +79,10 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
 )
 @click.option(
     "--build",
-    type=click.Choice(("auto", "yes", "no")),
+    type=click.Choice(("auto", "yes", "rtx", "no")),
     default="auto",
     show_default=True,
-    help="Build TensorRT engines too; auto does where TensorRT and a GPU are.",
+    help="Build engines too: auto builds TensorRT's where it and a GPU are, rtx those of TensorRT for RTX, anywhere.",
 )
 @click.option("--with-routes", is_flag=True, help="Second decoder output: the routed L4 positions of each point.")
 @click.option("--force", is_flag=True, help="Replace a bundle of the same name.")
@@ -138,8 +138,10 @@ def main(**arguments: Any) -> None:
         from engines.cli import summarise
         from engines.pipeline import BuildOptions, build_engines
 
-        low = tuple(p for p in exported.manifest.precisions if p != "fp32")
-        summarise(build_engines(exported.path, BuildOptions(low or ("fp32",), verify=options.verify), phases), console)
+        low = tuple(p for p in exported.manifest.precisions if p != "fp32") or ("fp32",)
+        flavour = "rtx" if arguments["build"] == "rtx" else "tensorrt"
+        build = BuildOptions(low, flavour=flavour, verify=options.verify)
+        summarise(build_engines(exported.path, build, phases), console)
     elif arguments["build"] == "auto":
         message = f"No TensorRT engines: {no_engines}. On the machine that has both: spd-build {exported.path}"
         console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -149,6 +151,11 @@ def _why_no_engines(build: str) -> str | None:
     """Why no engine will be built, or None; an error now, before the export, if one must be."""
     if build == "no":
         return "not asked for"
+    if build == "rtx":
+        from spd.runtime.packages import import_tensorrt_rtx
+
+        import_tensorrt_rtx()  # before minutes of exporting
+        return None
     from spd.runtime.available import unavailable
 
     reason = unavailable("tensorrt")

@@ -22,7 +22,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
         "transformers",
     ),
     "tensorrt": ("tensorrt", "cuda"),
-    "rtx": ("tensorrt_rtx",),
+    "rtx": ("tensorrt_rtx", "cuda"),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

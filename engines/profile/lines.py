@@ -19,7 +19,7 @@ from engines.profiles import Shape, graph_profiles, input_shapes
 from spd.bundle import GRAPHS, Bundle
 from spd.bundle.contract import TensorSpec
 from spd.bundle.gate import TOLERANCES
-from spd.bundle.plans import PlanProfile
+from spd.bundle.plans import PlanProfile, Target
 from spd.errors import BackendError, InputError
 
 VERSIONS = (10, 11)
@@ -62,7 +62,10 @@ def cases(bundle: Bundle, precision: str, points: int | None = None) -> tuple[Ca
     found = []
     for graph in GRAPHS:
         bundle.graph(graph, precision)
-        record = next((r for r in bundle.manifest.engines if (r.graph, r.precision) == (graph, precision)), None)
+        record = next(
+            (r for r in bundle.manifest.engines if (r.graph, r.precision, r.flavour) == (graph, precision, "tensorrt")),
+            None,
+        )
         profiles = graph_profiles(graph, bundle.manifest) if record is None else record.profiles
         for i, profile in enumerate(profiles):
             low, _, high = profile.points or (0, 0, 0)
@@ -86,7 +89,9 @@ def trtexec(bundle: Bundle, precision: str, case: Case, version: int) -> list[st
         (
             r
             for r in bundle.manifest.engines
-            if (r.graph, r.precision) == (case.graph, precision) and r.target.tensorrt.split(".")[0] == str(version)
+            if (r.graph, r.precision) == (case.graph, precision)
+            and isinstance(r.target, Target)
+            and r.target.tensorrt.split(".")[0] == str(version)
         ),
         None,
     )

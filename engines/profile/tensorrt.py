@@ -18,9 +18,10 @@ from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, 
 from spd.bundle import Bundle
 from spd.bundle.plans import PlanRecord, Target
 from spd.errors import BackendError
-from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records
+from spd.runtime.tensorrt.backend import TensorRTBackend
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Stream, current_target
 from spd.runtime.tensorrt.engine import Context, Engine, Runtime
+from spd.runtime.tensorrt.library import plan_records
 
 Layers = dict[str, tuple[str, str]]
 """Type and block of each layer by its name."""

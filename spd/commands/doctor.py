@@ -34,8 +34,11 @@ FORMAT, FORMAT_VERSION = "spd-doctor", 1
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
-BUNDLE_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-cpu")
+BUNDLE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 """Those that run bundles, in the order in which `auto` tries them."""
+
+BUILT_BY = {"tensorrt": "spd-build", "tensorrt-rtx": "spd-build --for rtx"}
+"""Backends that need engines, and what makes them."""
 
 EXPORT = pip_install("export")
 TENSORRT = pip_install("tensorrt")
@@ -70,6 +73,7 @@ PACKAGES = (
     Package("CUDA runtime", ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"), CUDA),
     Package("cuDNN", ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"), CUDA),
     Package("TensorRT", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), TENSORRT, "tensorrt"),
+    Package("TensorRT for RTX", ("tensorrt-rtx-cu13",), pip_install("rtx"), "tensorrt_rtx"),
     Package("cuda.core", ("cuda-core",), TENSORRT, "cuda.core"),
     Package("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), BASE, "onnxruntime"),
     Package("numpy", ("numpy",), BASE, "numpy"),
@@ -189,10 +193,14 @@ def _choice(found: dict[str, Any]) -> str:
     auto, backends = found["auto"], found["backends"]
     if auto is None:
         return "nothing: no backend can run a bundle here"
-    if auto != "tensorrt":
-        return f"{auto} for a bundle, torch for a checkpoint" if backends["torch"] is None else f"{auto} for a bundle"
-    rest = next((name for name in BUNDLE_BACKENDS[1:] if backends[name] is None), "nothing")
-    return f"tensorrt for a bundle with engines for this GPU (spd-build makes them), otherwise {rest}"
+    with_engines = [name for name in BUNDLE_BACKENDS if name in BUILT_BY and backends[name] is None]
+    rest = next((name for name in BUNDLE_BACKENDS if name not in BUILT_BY and backends[name] is None), "nothing")
+    if with_engines:
+        first = ", ".join(
+            f"{name} for a bundle with its engines ({BUILT_BY[name]} makes them)" for name in with_engines
+        )
+        return f"{first}, otherwise {rest}"
+    return f"{auto} for a bundle, torch for a checkpoint" if backends["torch"] is None else f"{auto} for a bundle"
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})

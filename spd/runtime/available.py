@@ -26,19 +26,20 @@ def require(backend: str, precision: str | None = None) -> None:
 
 def unavailable(backend: str) -> str | None:
     """Why a backend of `spd.runtime.BACKENDS` cannot run here, or None. Torch is looked for, not imported."""
-    if backend == "tensorrt":
-        return _tensorrt_unavailable()
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        return _tensorrt_unavailable("tensorrt" if backend == "tensorrt" else "rtx")
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
         return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
     return _onnxruntime_unavailable(cuda=backend == "onnxruntime-cuda")
 
 
-def _tensorrt_unavailable() -> str | None:
+def _tensorrt_unavailable(flavour: str) -> str | None:
     from spd.runtime.tensorrt.cuda import current_target  # for those who ask for TensorRT only
+    from spd.runtime.tensorrt.library import LIBRARIES
 
     try:
-        current_target()
+        current_target(LIBRARIES[flavour])
     except BackendError as error:
         return str(error)
     return None

@@ -37,8 +37,8 @@ def load(
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
-        precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT takes
-            bf16 before fp32 if there are engines for it.
+        precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT and
+            TensorRT for RTX take bf16 before fp32 if there are engines for it.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
@@ -90,7 +90,8 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
     bundle = open_bundle(path)
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
-        "tensorrt": lambda: _tensorrt(bundle, precision, notes),
+        "tensorrt": lambda: _tensorrt(bundle, "tensorrt", precision, notes),
+        "tensorrt-rtx": lambda: _tensorrt(bundle, "rtx", precision, notes),
         "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
@@ -120,10 +121,13 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
 
 def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
     """Whether whoever made the bundle, or this machine, expects it to run on a faster backend than a CPU's."""
-    if backend == "tensorrt":
-        built = {(engine.graph, engine.precision) for engine in bundle.manifest.engines}
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        flavour = "tensorrt" if backend == "tensorrt" else "rtx"
+        built = {(engine.graph, engine.precision) for engine in bundle.manifest.engines if engine.flavour == flavour}
         wanted = PRECISIONS if precision is None else (precision,)
-        return any(all((graph, each) in built for graph in GRAPHS) for each in wanted)
+        complete = any(all((graph, each) in built for graph in GRAPHS) for each in wanted)
+        # Engines of TensorRT for RTX are built without a GPU too, for another machine.
+        return complete and (flavour == "tensorrt" or devices.cuda_missing() is None)
     half = {"fp16", "bf16"} & {*bundle.manifest.precisions}  # graphs for GPUs; float32 ones are for CPUs
     asked = half if precision is None else half & {precision}
     return backend == "onnxruntime-cuda" and bool(asked) and devices.cuda_missing() is None
@@ -162,11 +166,13 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
     return OnnxRuntimeBackend(bundle, name, precision, threads)
 
 
-def _tensorrt(bundle: Bundle, precision: str | None, notes: list[str]) -> Backend:
-    from spd.runtime.tensorrt.backend import TensorRTBackend, plan_records  # as above
+def _tensorrt(bundle: Bundle, flavour: str, precision: str | None, notes: list[str]) -> Backend:
+    from spd.runtime.tensorrt.backend import TensorRTBackend  # as above
+    from spd.runtime.tensorrt.library import LIBRARIES, plan_records
 
-    plan_records(bundle, precision)  # before anything is imported that may be missing
-    return TensorRTBackend(bundle, precision, notes)
+    library = LIBRARIES[flavour]
+    plan_records(bundle, precision, library)  # before anything is imported that may be missing
+    return TensorRTBackend(bundle, precision, notes, library)
 
 
 def _torch_from_bundle(bundle: Bundle) -> Backend:

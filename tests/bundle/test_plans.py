@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from spd.bundle.plans import PlanProfile, PlanRecord, Target
+from spd.bundle.plans import PlanProfile, PlanRecord, RtxTarget, Target
 from spd.errors import BackendError
 
 PLAN = PlanRecord(
@@ -19,6 +19,46 @@ PLAN = PlanRecord(
     (PlanProfile((1, 1, 8), None),),
     {"tf32": False},
 )
+
+
+RTX = replace(PLAN, file="encoder.fp16.rtx.engine", target=RtxTarget("1.7.1.116", ("8.6", "8.9")), proven=True)
+
+
+@pytest.mark.parametrize("plan", [PLAN, RTX], ids=("tensorrt", "rtx"))
+def test_what_is_written_is_read(plan: PlanRecord) -> None:
+    assert PlanRecord.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+def test_what_earlier_versions_wrote_is_read() -> None:
+    """They knew one library, and wrote what is proven among the options."""
+    old = json.loads(json.dumps(PLAN.as_dict()))
+    del old["flavour"], old["proven"]
+    for verified in (True, False):
+        plan = PlanRecord.from_dict({**old, "options": {"verified": verified}})
+        assert (plan.flavour, plan.proven, plan.target) == ("tensorrt", verified, PLAN.target)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"flavour": "lean"}, "flavour 'lean'"),
+        ({"proven": "yes"}, "proven is 'yes'"),
+        ({"target": {"tensorrt_rtx": "1.7.1.116", "compute_capabilities": []}}, r"compute_capabilities is \[\]"),
+        ({"target": {"tensorrt_rtx": "1.7.1.116", "compute_capabilities": [8.6]}}, r"compute_capabilities is \[8.6\]"),
+        ({"target": {"tensorrt_rtx": "", "compute_capabilities": ["8.6"]}}, "tensorrt_rtx is ''"),
+        ({"flavour": "tensorrt"}, "tensorrt is None"),
+    ],
+)
+def test_impossible_records_are_refused(changed: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        PlanRecord.from_dict({**json.loads(json.dumps(RTX.as_dict())), **changed})
+
+
+def test_a_plan_for_rtx_needs_its_exact_version_and_leaves_the_gpu_to_the_library() -> None:
+    here = replace(PLAN.target, tensorrt="1.7.1.116", gpu="NVIDIA GeForce RTX 5090", compute_capability="12.0")
+    RTX.check_fits(here, "make")
+    with pytest.raises(BackendError, match=r"with TensorRT for RTX 1\.7\.1\.116, this is 1\.8\.0\.1; rebuild it: make"):
+        RTX.check_fits(replace(here, tensorrt="1.8.0.1"), "make")
 
 
 @pytest.mark.parametrize("version_compatible", [True, False])

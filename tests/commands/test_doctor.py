@@ -246,7 +246,7 @@ def test_gpus_are_listed(two_gpus: Driver, monkeypatch: pytest.MonkeyPatch) -> N
     said = doctor()
     assert "NVIDIA 40, compute capability 9.0, 150 GiB; NVIDIA 41, compute capability 10.0, 150 GiB" in said
     assert "580.65.06, for CUDA 13.2" in said
-    assert "auto takes          tensorrt for a bundle with engines for this GPU (spd-build makes them)" in said
+    assert "auto takes          tensorrt for a bundle with its engines (spd-build makes them)" in said
     assert said.endswith("otherwise onnxruntime-cuda\n")
 
 

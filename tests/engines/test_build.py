@@ -57,7 +57,7 @@ def test_a_verified_engine_in_each_version(bundle: Path, tensorrt_any: Machine, 
             "compute_capability": "9.0",
         }
         assert engine.hardware_compatibility == "none"
-        assert engine.options["verified"] is True
+        assert engine.proven
     assert [profile.batch for profile in encoder.profiles] == [(1, 1, 8)]
     assert [profile.points for profile in decoder.profiles] == [(1, 64, 64), (65, 256, 256), (257, 512, 512)]
     assert tensorrt_any.live_buffers == 0
@@ -67,7 +67,7 @@ def test_a_bfloat16_engine(bundle: Path, tensorrt_11: Machine, monkeypatch: pyte
     # The stand-in computes bfloat16 node by node in torch, which takes a minute for all cases.
     monkeypatch.setattr(import_module("engines.proof"), "proof_cases", lambda *_: ((1, ((0, 37),)), (2, ((1, 65),))))
     built(bundle, "--precision", "bf16", "--buckets", "64")
-    report = json.loads((bundle / "engines.json").read_text())["bf16"]
+    report = json.loads((bundle / "engines.json").read_text())["tensorrt"]["bf16"]
     assert report["proof"]["passed"] is True
     assert report["encoder"]["share_in_precision"] == 1
     assert tensorrt_11.live_buffers == 0
@@ -75,7 +75,7 @@ def test_a_bfloat16_engine(bundle: Path, tensorrt_11: Machine, monkeypatch: pyte
 
 def test_the_report(bundle: Path, tensorrt_11: Machine) -> None:
     built(bundle)
-    report = json.loads((bundle / "engines.json").read_text())
+    report = json.loads((bundle / "engines.json").read_text())["tensorrt"]
     assert list(report) == ["fp16"], "fp16 is the default"
     fp16 = report["fp16"]
     parity = json.loads((bundle / "parity.json").read_text())["fp16"]
@@ -99,7 +99,7 @@ def test_engines_are_replaced_only_with_force(bundle: Path, tensorrt_10: Machine
     before = (bundle / "manifest.json").read_text()
     refused = build(bundle, "--no-verify", "--precision", "fp16")
     assert refused.exit_code == 1
-    assert "has fp16 engines already; give --force" in refused.stderr
+    assert "has fp16 engines of TensorRT already; give --force" in refused.stderr
     assert (bundle / "manifest.json").read_text() == before
     built(bundle, "--no-verify", "--precision", "fp32", "--buckets", "512")
     built(bundle, "--no-verify", "--precision", "fp16", "--buckets", "8", "--force")
@@ -107,14 +107,15 @@ def test_engines_are_replaced_only_with_force(bundle: Path, tensorrt_10: Machine
     engines = open_bundle(bundle).manifest.engines
     points = {e.precision: [p.points for p in e.profiles] for e in engines if e.graph == "decoder"}
     assert points == {"fp32": [(1, 512, 512)], "fp16": [(1, 8, 8), (9, 512, 512)]}
-    assert set(json.loads((bundle / "engines.json").read_text())) == {"fp32", "fp16"}
+    assert set(json.loads((bundle / "engines.json").read_text())["tensorrt"]) == {"fp32", "fp16"}
 
 
 def test_without_verification_the_manifest_says_so(bundle: Path, tensorrt_10: Machine) -> None:
     seen = built(bundle, "--no-verify")
-    assert "Not verified" in seen
-    assert not any(engine.options["verified"] for engine in open_bundle(bundle).manifest.engines)
-    assert json.loads((bundle / "engines.json").read_text())["fp16"]["proof"] is None
+    assert "Compiled, not run (--no-verify)" in seen
+    assert f"spd-build {bundle} --prove --precision fp16" in seen
+    assert not any(engine.proven for engine in open_bundle(bundle).manifest.engines)
+    assert json.loads((bundle / "engines.json").read_text())["tensorrt"]["fp16"]["proof"] is None
     assert tensorrt_10.counts.events["enqueues"] == 0
 
 
@@ -155,7 +156,6 @@ def test_options_reach_tensorrt(bundle: Path, tensorrt_any: Machine, monkeypatch
         "strongly_typed": True,
         "workspace": 2 << 30,
         "optimization_level": 5,
-        "verified": False,
     }
 
 

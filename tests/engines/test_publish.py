@@ -37,7 +37,7 @@ def add(path: Path, precision: str, content: bytes) -> None:
     with staging(path, "spd-build") as folder:
         for record in records(precision):
             (folder / record.file).write_bytes(content)
-        publish(open_bundle(path), folder, records(precision), {precision: {"by": content.decode()}})
+        publish(open_bundle(path), folder, records(precision), {("tensorrt", precision): {"by": content.decode()}})
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def test_plans_are_listed_with_their_sha256(bundle: Path) -> None:
     found = check_whole(bundle)
     assert found.manifest.engines == records("fp16")
     assert found.file("encoder.fp16.engine").read_bytes() == b"plan"
-    assert read_report(found) == {"fp16": {"by": "plan"}}
+    assert read_report(found) == {"tensorrt": {"fp16": {"by": "plan"}}}
 
 
 def test_plans_of_other_precisions_stay(bundle: Path) -> None:
@@ -70,7 +70,7 @@ def test_plans_of_other_precisions_stay(bundle: Path) -> None:
         ("fp16", b"third"),
         ("bf16", b"second"),
     }
-    assert read_report(found) == {"fp16": {"by": "third"}, "bf16": {"by": "second"}}
+    assert read_report(found) == {"tensorrt": {"bf16": {"by": "second"}, "fp16": {"by": "third"}}}
 
 
 def test_nothing_changes_when_the_disk_is_full(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_build_killed_while_it_publishes_leaves_a_usable_bundle(
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(Killed):
-        publish(open_bundle(bundle), victim, records("fp16"), {"fp16": {}})
+        publish(open_bundle(bundle), victim, records("fp16"), {("tensorrt", "fp16"): {}})
     monkeypatch.undo()
     found = open_bundle(bundle)
     for name in found.manifest.files.keys() - {REPORT}:

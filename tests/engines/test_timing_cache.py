@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from engines import timing_cache
-from engines.timing_cache import TimingCache, default_folder
+from engines.timing_cache import TimingCache
+from spd import cache_files
 from spd.bundle.plans import Target
+from spd.cache_files import user_cache_folder
 
 HERE = Target("10.16.1.11", "13.0", "13.0", "NVIDIA H200", "9.0")
 
@@ -120,7 +121,7 @@ def test_a_file_that_was_copied_from_another_machine_is_discarded(folder: Path) 
     ours.write_bytes(theirs.read_bytes())
     timings, said = read(folder)
     assert timings == set()
-    assert ["discarded, this timing cache was made by another" in line for line in said] == [True]
+    assert ["discarded, this timing cache was made with another" in line for line in said] == [True]
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "noise", "empty", "list"])
@@ -209,7 +210,7 @@ def test_a_cache_that_cannot_be_written_is_a_word_and_no_error(tmp_path: Path) -
 
 
 def test_a_build_that_never_ends_its_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing_cache, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(cache_files, "LOCK_SECONDS", 0.05)
     said: list[str] = []
     with FileLock(f"{file_of(folder)}.lock"):
         build(TimingCache(folder, HERE, said.append), b"c")
@@ -232,6 +233,6 @@ def test_a_cache_that_tensorrt_does_not_give_back_leaves_the_old_one(folder: Pat
 @pytest.mark.skipif("sys.platform != 'linux'", reason="the folder is Linux's")
 def test_the_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "spd-depth"
+    assert user_cache_folder() == tmp_path / "spd-depth"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder() == Path.home() / ".cache" / "spd-depth"
+    assert user_cache_folder() == Path.home() / ".cache" / "spd-depth"

@@ -35,7 +35,9 @@ def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = 
         plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
         files[plan.name] = FileRecord.of(plan)
         records.append(
-            PlanRecord(graph, precision, plan.name, current_target(), "none", profiles, {"strongly_typed": True})
+            PlanRecord(
+                graph, precision, plan.name, current_target(), "none", profiles, {"strongly_typed": True}, proven=True
+            )
         )
     manifest = dataclasses.replace(manifest, engines=tuple(records), files=files)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

@@ -62,16 +62,18 @@ def test_auto_takes_the_cpu_and_says_why(exported: Path, caplog: pytest.LogCaptu
         assert (model.backend, model.precision, model.size) == ("onnxruntime-cpu", "fp32", (160, 192))
         assert model.manifest is not None
         assert model.manifest.preset == "atto"
-        assert len(model.notes) == 2
+        assert len(model.notes) == 3
         assert model.notes[0].startswith("tensorrt cannot run")
-        assert model.notes[1] == f"onnxruntime-cuda cannot run here: {NO_GPU}"
+        assert model.notes[1].startswith("tensorrt-rtx cannot run")
+        assert model.notes[2] == f"onnxruntime-cuda cannot run here: {NO_GPU}"
         assert model.warned == [], "it has no engines, and here is no GPU"
     records = [record for record in caplog.records if record.name == "spd"]
     assert {record.levelno for record in records} == {logging.INFO}
-    first, second, third = (record.getMessage() for record in records)
+    first, second, third, last = (record.getMessage() for record in records)
     assert first.startswith("tensorrt not used: tensorrt cannot run")
-    assert second == f"onnxruntime-cuda not used: {model.notes[1]}"
-    assert third == f"onnxruntime-cpu fp32 is used for {exported}"
+    assert second.startswith("tensorrt-rtx not used: tensorrt-rtx cannot run")
+    assert third == f"onnxruntime-cuda not used: {model.notes[2]}"
+    assert last == f"onnxruntime-cpu fp32 is used for {exported}"
 
 
 @pytest.mark.parametrize("precision", [None, "fp32", "fp16"])
@@ -256,12 +258,12 @@ def test_auto_goes_on_to_the_cpu(
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with spd.load(exported) as model:
         assert (model.backend, model.precision) == ("onnxruntime-cpu", "fp32")
-        assert "driver too old" in model.notes[1]
-        assert model.warned == [model.notes[1]]
+        assert "driver too old" in model.notes[2]
+        assert model.warned == [model.notes[2]]
     with spd.load(exported, precision="fp32") as model:
         assert model.warned == [], "float32 graphs are for a CPU"
     with spd.load(exported, precision="fp16") as model:
-        assert (model.backend, model.warned) == ("onnxruntime-cpu", [model.notes[1]])
+        assert (model.backend, model.warned) == ("onnxruntime-cpu", [model.notes[2]])
     assert [record.levelname for record in caplog.records if record.name == "spd"] == ["WARNING"] * 2
     assert capfd.readouterr().out == ""
 

@@ -14,16 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle
-from spd.bundle.plans import PlanRecord
-from spd.errors import BackendError
 from spd.runtime.backend import Backend, cache_nbytes
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
 from spd.runtime.tensorrt.lanes import Engines, Lane, Slot
+from spd.runtime.tensorrt.library import TENSORRT, Library, plan_records, warn_unproven
 from spd.runtime.tensorrt.slots import Slots
-
-PREFERENCE = ("fp16", "bf16", "fp32")
-"""The precision that is taken by default is the first of these that has engines."""
 
 
 class SceneCache:
@@ -39,29 +35,29 @@ class SceneCache:
 class TensorRTBackend(Backend):
     """Both engines of one precision. Calls from several threads are safe; see `spd.runtime.tensorrt.lanes`."""
 
-    name = "tensorrt"
-
-    def __init__(self, bundle: Bundle, precision: str | None, notes: list[str]) -> None:
+    def __init__(self, bundle: Bundle, precision: str | None, notes: list[str], library: Library = TENSORRT) -> None:
         """Load the engines.
 
         Args:
             bundle: where the engines are.
-            precision: fp32, fp16 or bf16; by default the first of `PREFERENCE` that has engines.
+            precision: fp32, fp16 or bf16; by default the first of `library.PREFERENCE` that has engines.
             notes: gets a line when something works, but not as it should.
+            library: whose engines.
 
         Raises:
             BackendError: there are no engines, they are not for this machine, or TensorRT or a GPU is missing.
         """
-        records = plan_records(bundle, precision)
+        records = plan_records(bundle, precision, library)
+        self.name = library.backend
         manifest = bundle.manifest
         self.precision = records["decoder"].precision
         self.height, self.width = manifest.height, manifest.width
         self.cache_bytes = cache_nbytes(manifest.contract, self.precision)
-        here = current_target()
+        here = current_target(library)
         with ExitStack() as undo:
             gpu = Gpu()
             undo.callback(gpu.close)
-            runtime = Runtime()
+            runtime = Runtime(library)
             encoder, decoder = (Engine(runtime, bundle, records[graph], here) for graph in ("encoder", "decoder"))
             self._buckets = [profile.points[2] for profile in decoder.profiles if profile.points is not None]
             self.max_points = self._buckets[-1]
@@ -69,6 +65,8 @@ class TensorRTBackend(Backend):
             self._slots = Slots(gpu, Engines(encoder, decoder, self.precision), notes)
             undo.pop_all()
         weakref.finalize(self, self._slots.close)
+        if (line := warn_unproven(bundle, records.values(), library)) is not None:
+            notes.append(line)
 
     def encode(self, image: NDArray[np.uint8]) -> SceneCache:
         """As in `Backend`.
@@ -133,27 +131,3 @@ def _locked(lane: Lane) -> Iterator[Lane]:
         except BaseException:
             lane.drain()
             raise
-
-
-def plan_records(bundle: Bundle, precision: str | None) -> dict[str, PlanRecord]:
-    """The records of encoder and decoder in a precision, by default the first of `PREFERENCE` that has both.
-
-    Raises:
-        BackendError: there are none.
-    """
-    built = {
-        wanted: {record.graph: record for record in bundle.manifest.engines if record.precision == wanted}
-        for wanted in PREFERENCE
-    }
-    complete = [wanted for wanted in PREFERENCE if {"encoder", "decoder"} <= built[wanted].keys()]
-    if not complete:
-        raise BackendError(
-            f"tensorrt cannot run {bundle.path}: it has no TensorRT engines; build them on this machine: "
-            f"spd-build {bundle.path} --precision {precision or 'fp16'}"
-        )
-    if precision not in (None, *complete):
-        raise BackendError(
-            f"tensorrt cannot run {bundle.path} in {precision}: it has engines for {', '.join(complete)} only; build "
-            f"them: spd-build {bundle.path} --precision {precision}"
-        )
-    return built[precision or complete[0]]

@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 from spd.bundle.plans import Target
 from spd.errors import BackendError, CudaError, DeviceMemoryError, one_line
 from spd.runtime import devices
-from spd.runtime.packages import import_cuda, import_tensorrt
+from spd.runtime.packages import import_cuda
+from spd.runtime.tensorrt.library import TENSORRT, Library
 
 ORDINAL = 0
 """The GPU that is used, as CUDA_VISIBLE_DEVICES numbers them."""
@@ -233,13 +234,13 @@ class PinnedArray(DeviceBuffer):
         self.array: NDArray[Any] = raw.view(dtype).reshape(shape)
 
 
-def current_target() -> Target:
-    """The machine at hand, as plans name it.
+def current_target(library: Library = TENSORRT) -> Target:
+    """The machine at hand, as plans of a library name it.
 
     Raises:
-        BackendError: TensorRT or CUDA is missing, or there is no GPU.
+        BackendError: the library or CUDA is missing, or there is no GPU.
     """
-    trt, core, runtime = import_tensorrt(), import_cuda("cuda.core"), import_cuda("cuda.bindings.runtime")
+    trt, core, runtime = library.module(), import_cuda("cuda.core"), import_cuda("cuda.bindings.runtime")
     try:
         device = core.Device(ORDINAL)
         device.set_current()

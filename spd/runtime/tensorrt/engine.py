@@ -1,4 +1,4 @@
-"""TensorRT plans and contexts, with every return value checked.
+"""Plans and contexts of TensorRT and of TensorRT for RTX, with every return value checked.
 
 A plan is executable code: its sha256 and the machine it was built for are compared with the manifest before TensorRT
 sees a byte of it, and host code in plans stays disabled.
@@ -13,9 +13,10 @@ from typing import Any
 from spd.bundle import Bundle
 from spd.bundle.contract import DTYPES, TensorSpec
 from spd.bundle.plans import PlanRecord, Target
-from spd.errors import BundleError, DeviceMemoryError, TensorRTError
-from spd.runtime.packages import import_tensorrt
+from spd.errors import BackendError, BundleError, DeviceMemoryError, TensorRTError
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Stream
+from spd.runtime.tensorrt.library import RTX, TENSORRT, Library
+from spd.runtime.tensorrt.rtx import CompiledKernels, why_invalid
 
 _DTYPES = {"uint8": "UINT8", "float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int64": "INT64"}
 """Names in tensorrt.DataType."""
@@ -23,21 +24,17 @@ _DTYPES = {"uint8": "UINT8", "float32": "FLOAT", "float16": "HALF", "bfloat16": 
 logger = logging.getLogger("spd.tensorrt")
 
 
-def rebuild_command(bundle: Bundle, precision: str) -> str:
-    """The command that builds the engines of a precision for this machine."""
-    return f"spd-build {bundle.path} --precision {precision} --force"
-
-
 class Runtime:
-    """TensorRT's runtime and its messages, which go to the logger `spd.tensorrt`."""
+    """A library's runtime and its messages, which go to the logger `spd.tensorrt`."""
 
-    def __init__(self) -> None:
-        """Load TensorRT.
+    def __init__(self, library: Library = TENSORRT) -> None:
+        """Load the library.
 
         Raises:
             BackendError: it is missing or not a supported version.
         """
-        self.trt = import_tensorrt()
+        self.library = library
+        self.trt = library.module()
         self._log = _make_log(self.trt)
         self._runtime = self.trt.Runtime(self._log)
         self._runtime.engine_host_code_allowed = False
@@ -47,10 +44,14 @@ class Runtime:
         self._log.last = ""
         return self._runtime.deserialize_cuda_engine(plan)
 
+    def why_invalid(self, plan: bytes) -> str | None:
+        """Why a plan cannot run here, as far as the library says so before it reads the plan."""
+        return why_invalid(self.trt, self._runtime, plan) if self.library is RTX else None
+
     def error(self, call: str, what: str) -> TensorRTError:
         """The error for a call that failed, with what TensorRT logged about it."""
         said = f": {self._log.last}" if self._log.last else ""
-        return TensorRTError(f"TensorRT {call} failed for {what}{said}")
+        return TensorRTError(f"{self.library.name} {call} failed for {what}{said}")
 
 
 def _make_log(trt: Any) -> Any:
@@ -85,7 +86,7 @@ class Engine:
         """Check a plan and load it.
 
         Args:
-            runtime: TensorRT.
+            runtime: of the plan's library.
             bundle: where the plan is.
             record: what the manifest says of it.
             here: the machine at hand.
@@ -97,12 +98,17 @@ class Engine:
         self.name = record.file
         self.profiles = record.profiles
         self.runtime = runtime
-        rebuild = rebuild_command(bundle, record.precision)
+        rebuild = runtime.library.rebuild_command(bundle.path, record.precision)
         record.check_fits(here, rebuild)
         try:
             plan = bundle.file(record.file).read_bytes()
         except BundleError as error:
             raise TensorRTError(f"{error}; or rebuild the engine: {rebuild}") from error
+        if reason := runtime.why_invalid(plan):
+            raise BackendError(
+                f"{self.name} {_made_for(record)} cannot run on {here.gpu} (compute capability "
+                f"{here.compute_capability}): {reason}; rebuild it: {rebuild}"
+            )
         self._engine = runtime.deserialise(plan)
         if self._engine is None:
             raise TensorRTError(f"{runtime.error('deserialize_cuda_engine', self.name)}; rebuild it: {rebuild}")
@@ -111,6 +117,8 @@ class Engine:
         self.inputs = graph.encoder_inputs if encoder else graph.decoder_inputs
         self.outputs = graph.encoder_outputs if encoder else graph.decoder_outputs
         self._check(record, rebuild)
+        compiles = runtime.library is RTX
+        self._kernels = CompiledKernels(runtime.trt, self._engine, plan, here) if compiles else None
 
     def scratch_bytes(self, profile: int) -> int:
         """Bytes that a context needs for its intermediate tensors."""
@@ -123,8 +131,8 @@ class Engine:
             DeviceMemoryError: there is no room for what a context keeps to itself.
             TensorRTError: TensorRT refuses.
         """
-        strategy = self.runtime.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        managed = self.runtime.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(managed if self._kernels is None else self._kernels.config)
         if context is None:
             error = self.runtime.error("create_execution_context", self.name)
             raise DeviceMemoryError(f"{error}; close scenes or give a cache_budget")
@@ -132,6 +140,11 @@ class Engine:
         made.set_profile(profile, stream)
         context.set_device_memory(scratch.address, scratch.nbytes)  # in this order: how much is needed is the profile's
         return made
+
+    def keep_kernels(self) -> None:
+        """Keep what the library compiled for the GPU at hand, for other processes."""
+        if self._kernels is not None:
+            self._kernels.keep()
 
     def _check(self, record: PlanRecord, rebuild: str) -> None:
         """Compare the engine with the contract and the manifest."""
@@ -165,6 +178,7 @@ class Context:
     def __init__(self, context: Any, engine: Engine) -> None:
         self._context = context
         self._engine = engine
+        self._ran = False
 
     def set_profile(self, profile: int, stream: Stream) -> None:
         """Take a profile; shapes have to be set again.
@@ -223,6 +237,9 @@ class Context:
         """
         if not self._context.execute_async_v3(stream.handle):
             raise self._failed("execute_async_v3", "its tensors")
+        if not self._ran:  # TensorRT for RTX has compiled the kernels by now
+            self._ran = True
+            self._engine.keep_kernels()
 
     def _failed(self, call: str, what: str) -> TensorRTError:
         return self._engine.runtime.error(call, f"{self._engine.name}, {what}")
@@ -230,6 +247,11 @@ class Context:
 
 def _dtype(trt: Any, spec: TensorSpec, precision: str) -> Any:
     return getattr(trt.DataType, _DTYPES[DTYPES[precision] if spec.dtype == "graph" else spec.dtype])
+
+
+def _made_for(record: PlanRecord) -> str:
+    capabilities = getattr(record.target, "compute_capabilities", ())
+    return f"(compiled for compute capability {', '.join(capabilities)})"
 
 
 def _describe(tensor: tuple[bool, Any] | None) -> str:
