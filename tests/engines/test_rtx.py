@@ -25,9 +25,17 @@ from engines.profile.blocks import OTHER
 from engines.profile.compiled import KernelCount, kernel_blocks
 from engines.profile.cost import CostedGraph
 from engines.progress import BuildState, watch
-from engines.rtx import COMPUTE_CAPABILITIES, CompiledGraph, compile_graph, rtx_compiler
+from engines.rtx import (
+    COMPUTE_CAPABILITIES,
+    PORTABLE,
+    CompiledGraph,
+    compile_graph,
+    compile_profiles,
+    rtx_compiler,
+)
 from spd.bundle import GRAPHS, open_bundle
 from spd.bundle.contract import DTYPES, PRECISIONS, TensorSpec
+from spd.bundle.plans import PlanProfile
 from spd.commands.progress import Phases
 from spd.errors import BackendError, ExportError
 
@@ -165,6 +173,25 @@ def test_a_build_is_cancelled(exported: Path) -> None:
     assert "could not build a plan of" in ended[0]
 
 
+def test_every_profile_has_its_own_kernels(exported: Path) -> None:
+    path, inputs = decoder(exported)
+    profiles = tuple(PlanProfile((1, 1, 1), (k, k, k)) for k in (16, 40))
+    together = compile_profiles(path, inputs, profiles, BuildState(), rtx_compiler("8.9"))
+    for profile, k in zip(together.profiles, (16, 40), strict=True):
+        alone = compile_graph(path, inputs, BuildState(), k)
+        assert [kernel.nodes for kernel in profile.kernels] == [kernel.nodes for kernel in alone.kernels]
+        assert (profile.moved_bytes, profile.scratch_bytes) == (alone.profiles[0].moved_bytes, alone.scratch_bytes)
+
+
+def test_sizes_that_a_profile_leaves_open_count_no_bytes(exported: Path) -> None:
+    inputs = open_bundle(exported).manifest.contract.encoder_inputs
+    compiled = compile_profiles(
+        exported / "encoder.fp16.onnx", inputs, (PlanProfile((1, 1, 2), None),), BuildState(), rtx_compiler("8.9")
+    )
+    assert len(compiled.kernels) > 100
+    assert compiled.profiles[0].moved_bytes is None
+
+
 @pytest.mark.parametrize("capability", ["9.0", "8.7", "89", "CURRENT", ""])
 def test_other_gpus_are_refused(capability: str) -> None:
     with pytest.raises(BackendError) as caught:
@@ -183,6 +210,14 @@ def test_every_gpu_that_it_names_is_offered() -> None:
         config = configured(compiler)
         assert config.num_compute_capabilities == 1
         assert config.get_compute_capability(0) == members[f"SM{capability.replace('.', '')}"]
+
+
+def test_several_gpus_in_one_plan() -> None:
+    members = import_module("tensorrt_rtx").ComputeCapability.__members__
+    for asked, expected in ((("8.6", "12.0"), ("8.6", "12.0")), ((), PORTABLE)):
+        config = configured(rtx_compiler(*asked))
+        targets = [config.get_compute_capability(index) for index in range(config.num_compute_capabilities)]
+        assert targets == [members[f"SM{capability.replace('.', '')}"] for capability in expected]
 
 
 def configured(compiler: Compiler) -> Any:
@@ -210,23 +245,43 @@ def test_another_version_is_refused(version: str, monkeypatch: pytest.MonkeyPatc
 
 
 OBJECTS = {
-    "config": "IBuilderConfig",
-    "network": "INetworkDefinition",
-    "builder": "Builder",
-    "parser": "OnnxParser",
-    "error": "ParserError",
-    "profile": "IOptimizationProfile",
+    "engines/builder.py": {
+        "config": "IBuilderConfig",
+        "network": "INetworkDefinition",
+        "builder": "Builder",
+        "parser": "OnnxParser",
+        "error": "ParserError",
+        "profile": "IOptimizationProfile",
+    },
+    "engines/progress.py": {},
+    "engines/rtx.py": {"config": "IBuilderConfig"},
+    "spd/runtime/tensorrt/engine.py": {
+        "_runtime": "Runtime",
+        "_engine": "ICudaEngine",
+        "engine": "ICudaEngine",
+        "context": "IExecutionContext",
+        "_context": "IExecutionContext",
+    },
+    "spd/runtime/tensorrt/rtx.py": {
+        "runtime": "Runtime",
+        "engine": "ICudaEngine",
+        "config": "IRuntimeConfig",
+        "_cache": "IRuntimeCache",
+    },
 }
-"""What the builder's variables hold."""
+"""What variables and attributes hold, by the files that use the library."""
+
+OURS = {"runtime", "set_profile", "name", "profiles", "inputs", "outputs", "keep_kernels"}
+"""Attributes of `Engine` and `Context` of SPD, which are called the same there."""
 
 
-def test_what_the_builder_takes_of_it_exists() -> None:
+def test_every_name_that_spd_takes_of_it_exists() -> None:
     trt = import_module("tensorrt_rtx")
-    sources = [ROOT / "engines" / name for name in ("builder.py", "progress.py", "rtx.py")]
-    used = {chain for path in sources for chain in chains(path, ("trt", "_trt", "rtx"))}
-    for variable, kind in OBJECTS.items():
-        used |= {(kind, chain[0]) for path in sources[:1] for chain in chains(path, (variable,))}
-    used |= {("IBuilderConfig", chain[0]) for chain in chains(sources[2], ("config",))}
+    used = set()
+    for file, variables in OBJECTS.items():
+        used |= set(chains(ROOT / file, ("trt", "_trt", "rtx")))
+        for variable, kind in variables.items():
+            used |= {(kind, chain[0]) for chain in chains(ROOT / file, (variable,)) if chain[0] not in OURS}
     missing = []
     for chain in sorted(used):
         holder: Any = trt
@@ -235,5 +290,16 @@ def test_what_the_builder_takes_of_it_exists() -> None:
         if holder is None:
             missing.append(".".join(chain))
     assert missing == []
-    assert {("IBuilderConfig", "progress_monitor"), ("OnnxParser", "parse_from_file")} <= used
-    assert {("IBuilderConfig", "set_compute_capability"), ("ComputeCapability", "__members__")} <= used
+    assert used >= {
+        ("IBuilderConfig", "progress_monitor"),
+        ("IBuilderConfig", "set_compute_capability"),
+        ("OnnxParser", "parse_from_file"),
+        ("ComputeCapability", "__members__"),
+        ("Runtime", "get_engine_validity"),
+        ("Runtime", "engine_host_code_allowed"),
+        ("IRuntimeConfig", "set_runtime_cache"),
+        ("IRuntimeCache", "deserialize"),
+        ("ICudaEngine", "create_runtime_config"),
+        ("ICudaEngine", "get_device_memory_size_for_profile_v2"),
+        ("IExecutionContext", "execute_async_v3"),
+    }

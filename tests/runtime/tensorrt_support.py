@@ -10,35 +10,42 @@ from typing import Any
 
 from stand_ins.cuda_core import streams
 
-from engines.builder import PlanBuilder, PlanOptions
+from engines.builder import PlanBuilder, PlanOptions, tensorrt_compiler
 from engines.profiles import graph_profiles
 from engines.progress import BuildState
-from engines.timing_cache import TimingCache
+from engines.rtx import rtx_compiler
 from spd.bundle import GRAPHS, MANIFEST, FileRecord, open_bundle
-from spd.bundle.plans import PlanRecord
+from spd.bundle.plans import PlanRecord, RtxTarget
 from spd.runtime.tensorrt.cuda import current_target
 
 EDGES = (4, 16, 48)
 """Buckets 1-4, 5-16, 17-48: small, so that all of them and more than the largest are quick."""
 
 
-def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES) -> Path:
-    """Build the engines of a precision into a bundle; `edges` are the largest K of the decoder's buckets."""
+def add_engines(
+    folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES, capabilities: tuple[str, ...] = ()
+) -> Path:
+    """Build the engines of a precision into a bundle.
+
+    Args:
+        folder: the bundle.
+        precision: fp32, fp16 or bf16.
+        edges: the largest K of the decoder's buckets.
+        capabilities: builds with TensorRT for RTX, for these; without any, with TensorRT.
+    """
     bundle = open_bundle(folder)
     manifest = dataclasses.replace(bundle.manifest, max_points=edges[-1])
-    builder = PlanBuilder(PlanOptions(), TimingCache(None, current_target(), lambda _: None))
+    compiler = rtx_compiler(*capabilities) if capabilities else tensorrt_compiler()
+    target = RtxTarget(compiler.trt.__version__, capabilities) if capabilities else current_target()
+    builder = PlanBuilder(PlanOptions(), None, compiler=compiler)
     records, files = list(manifest.engines), dict(manifest.files)
     for graph in GRAPHS:
         inputs = manifest.contract.encoder_inputs if graph == "encoder" else manifest.contract.decoder_inputs
         profiles = graph_profiles(graph, manifest, edges)
-        plan = folder / f"{graph}.{precision}.engine"
+        plan = folder / f"{graph}.{precision}{'.rtx' if capabilities else ''}.engine"
         plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
         files[plan.name] = FileRecord.of(plan)
-        records.append(
-            PlanRecord(
-                graph, precision, plan.name, current_target(), "none", profiles, {"strongly_typed": True}, proven=True
-            )
-        )
+        records.append(PlanRecord(graph, precision, plan.name, target, "none", profiles, {}, proven=True))
     manifest = dataclasses.replace(manifest, engines=tuple(records), files=files)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return folder

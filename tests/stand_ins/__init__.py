@@ -1,4 +1,4 @@
-"""Stand-ins for TensorRT and CUDA on a machine without a GPU, for tests only.
+"""Stand-ins for TensorRT, for the runtime of TensorRT for RTX and for CUDA on a machine without a GPU, for tests only.
 
 What they prove. The code uses names, signatures and enum members that the real bindings of TensorRT 10.16 and 11.4
 and the real cuda.core have (`test_surface.py`, in both directions). It sets profiles, shapes and addresses as TensorRT
@@ -32,20 +32,24 @@ from typing import Any
 from stand_ins.fake_cuda import modules
 from stand_ins.fake_tensorrt import tensorrt_module
 from stand_ins.machine import Machine, switch_on
+from stand_ins.trt_enums import RTX
 
 
-def install(version: str, put: Callable[[MutableMapping[str, ModuleType], str, ModuleType], Any] = setitem) -> Machine:
-    """Put the stand-ins into `sys.modules`, as of a TensorRT version whose surface is recorded.
+def install(surface: str, put: Callable[[MutableMapping[str, ModuleType], str, ModuleType], Any] = setitem) -> Machine:
+    """Put the stand-ins into `sys.modules`.
 
     Args:
-        version: such as 11.4.0.106.
+        surface: a TensorRT version whose surface is recorded, such as 11.4.0.106, or `trt_enums.RTX`.
         put: sets an item of `sys.modules`; monkeypatch's takes it back after the test.
 
     Returns:
         The machine behind them.
     """
-    machine = Machine(version)
+    tensorrt = tensorrt_module(surface)
+    machine = Machine(tensorrt.__version__, surface)
+    if surface == RTX:
+        machine.gpu, machine.compute_capability = "NVIDIA GeForce RTX 4090", (8, 9)
     switch_on(machine)
-    for name, module in {**modules(), "tensorrt": tensorrt_module(version)}.items():
+    for name, module in {**modules(), tensorrt.__name__: tensorrt}.items():
         put(sys.modules, name, module)
     return machine

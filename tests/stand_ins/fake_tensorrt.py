@@ -18,6 +18,7 @@ from stand_ins import (
     trt_logging,
     trt_parser,
     trt_progress,
+    trt_rtx,
 )
 from stand_ins.fake_cuda import module
 
@@ -41,16 +42,24 @@ CLASSES: tuple[type, ...] = (
     trt_progress.IProfiler,
     trt_progress.IProgressMonitor,
 )
-"""What it offers besides enumerations."""
+"""What `tensorrt` offers besides enumerations."""
 
 
-def tensorrt_module(version: str) -> ModuleType:
-    """`tensorrt` as of a version whose surface is recorded."""
-    made = module("tensorrt")
-    vars(made)["__version__"] = version
-    for kind in CLASSES:
+def classes(surface: str) -> tuple[type, ...]:
+    """What a version offers besides enumerations."""
+    if surface != trt_enums.RTX:
+        return CLASSES
+    own = {kind.__name__ for kind in trt_rtx.CLASSES}
+    return (*trt_rtx.CLASSES, *(kind for kind in CLASSES if kind.__name__ not in own))
+
+
+def tensorrt_module(surface: str) -> ModuleType:
+    """`tensorrt` as of a version whose surface is recorded, or `tensorrt_rtx` as it is installed."""
+    made = module("tensorrt_rtx" if surface == trt_enums.RTX else "tensorrt")
+    vars(made)["__version__"] = trt_enums.surface(surface)["version"]
+    for kind in classes(surface):
         setattr(made, kind.__name__, kind)
-    kinds = trt_enums.enums(version)
+    kinds = trt_enums.enums(surface)
     for name, kind in kinds.items():
         if "." not in name:
             setattr(made, name, kind)

@@ -18,6 +18,7 @@ from stand_ins import install
 from stand_ins.cuda_core import streams
 from stand_ins.machine import Machine, switch_off
 from stand_ins.timeline import ExecutionError
+from stand_ins.trt_enums import RTX
 
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 """TensorRT 10 and 11, as far as their surfaces are recorded."""
@@ -67,6 +68,13 @@ def tensorrt_any(request: pytest.FixtureRequest, use_tensorrt: Callable[[str], M
     return use_tensorrt(request.param)
 
 
+@pytest.fixture
+def tensorrt_rtx(use_tensorrt: Callable[[str], Machine]) -> Machine:
+    """TensorRT for RTX, on an RTX 4090; the enumerations are those of the installed package."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has packages for Linux and Windows on x86-64 only")
+    return use_tensorrt(RTX)
+
+
 def _drain(machine: Machine) -> None:
     for stream in list(streams(machine).values()):
         try:
@@ -101,7 +109,8 @@ def _holds(module: ModuleType, doomed: set[str]) -> bool:
         if not isinstance(source, str):
             continue
         # A function of ours, as put in by monkeypatch above, is taken out again by monkeypatch.
-        foreign = ("tensorrt", "cuda", "stand_ins") if isinstance(value, ModuleType | type) else ("tensorrt", "cuda")
+        libraries = ("tensorrt", "tensorrt_rtx", "cuda")
+        foreign = (*libraries, "stand_ins") if isinstance(value, ModuleType | type) else libraries
         if source in doomed or source.split(".")[0] in foreign:
             return True
     return False

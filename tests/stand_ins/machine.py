@@ -80,9 +80,11 @@ class Counts:
 class Machine:
     """State behind both stand-ins; a test reads and sets it, the code under test never sees it."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, surface: str | None = None) -> None:
         self.version = version
         """TensorRT's version."""
+        self.surface = surface or version
+        """Which surface it has, a key of `trt_enums.surface`."""
         self.gpu = "NVIDIA H200"
         self.compute_capability = (9, 0)
         self.cuda = 13000

@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rtx_support import needs_rtx
 
 from stand_ins import cuda_bindings, fake_cuda
-from stand_ins.fake_tensorrt import CLASSES, tensorrt_module
-from stand_ins.trt_enums import SURFACES, surface
+from stand_ins.fake_tensorrt import classes, tensorrt_module
+from stand_ins.trt_enums import RTX, SURFACES, surface
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("spd", "engines", "export", "calib") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -91,13 +92,13 @@ def test_what_spd_takes_of_cuda_exists() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("version", SURFACES)
+@pytest.mark.parametrize("version", [*SURFACES, pytest.param(RTX, marks=needs_rtx)])
 def test_the_stand_in_offers_nothing_that_tensorrt_lacks(version: str) -> None:
     recorded, wrong = surface(version), []
     module = tensorrt_module(version)
     known = {*recorded["classes"], *recorded["enums"]}
     wrong += [name for name in vars(module) if not name.startswith("_") and name not in known]
-    for kind in CLASSES:
+    for kind in classes(version):
         members = recorded["classes"][kind.__name__]
         for name, value in _public(kind):
             problem = "is not there" if name not in members else _compare(value, members[name])
@@ -106,7 +107,7 @@ def test_the_stand_in_offers_nothing_that_tensorrt_lacks(version: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("version", SURFACES)
+@pytest.mark.parametrize("version", [*SURFACES, pytest.param(RTX, marks=needs_rtx)])
 def test_enumerations_are_those_of_the_version(version: str) -> None:
     module = tensorrt_module(version)
     for name, values in surface(version)["enums"].items():

@@ -30,6 +30,8 @@ class BuildError(Exception):
 class Builder(Bound):
     """Makes plans from networks."""
 
+    _configuration: type[IBuilderConfig] = IBuilderConfig
+
     def __init__(self, logger: ILogger) -> None:
         self._logger = checked(logger)
 
@@ -44,7 +46,7 @@ class Builder(Bound):
 
     def create_builder_config(self) -> IBuilderConfig:
         """A configuration with TensorRT's defaults."""
-        return IBuilderConfig._make(self._logger)
+        return self._configuration._make(self._logger)
 
     def create_optimization_profile(self) -> IOptimizationProfile:
         """An empty profile."""
@@ -92,6 +94,7 @@ class Builder(Bound):
             hardware_compatibility=config.hardware_compatibility_level.name,
             version_compatible=version_compatible,
             lean_runtime=version_compatible and not config.get_flag(flags.EXCLUDE_LEAN_RUNTIME),
+            capabilities=[kind.name for kind in getattr(config, "_capabilities", ())],
         )
         return IHostMemory._make(plan.to_bytes())
 

@@ -24,6 +24,7 @@ class Runtime(Bound):
     engine_host_code_allowed: bool
     max_threads: int
     temporary_directory: str
+    _engine: type[ICudaEngine]
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = checked(logger)
@@ -64,11 +65,13 @@ class Runtime(Bound):
                 "WARNING",
                 "Using an engine plan file across different models of devices is not recommended",
             )
-        return ICudaEngine._make(plan, self._logger, weights)
+        return self._engine._make(plan, self._logger, weights)
 
 
 class ICudaEngine(NoConstructor):
     """A plan that was read."""
+
+    _context: type[IExecutionContext] = IExecutionContext
 
     @classmethod
     def _make(cls, plan: Plan, logger: ILogger, weights: Allocation) -> ICudaEngine:
@@ -193,9 +196,12 @@ class ICudaEngine(NoConstructor):
         except OutOfMemoryError as error:
             say(self._logger, "ERROR", f"ICudaEngine::createExecutionContext: Error Code 2: OutOfMemory ({error})")
             return None
-        return IExecutionContext._make(self, self._logger, scratch)
+        return self._context._make(self, self._logger, scratch)
 
     def _known(self, name: str) -> Tensor | None:
         if name not in self._tensors:
             say(self._logger, "ERROR", f"Error Code 3: API Usage Error (Given invalid tensor name: {name}.)")
         return self._tensors.get(name)
+
+
+Runtime._engine = ICudaEngine

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -11,14 +13,21 @@ from types import MappingProxyType
 from typing import Any
 
 from stand_ins.machine import current
+from tools.record_api_surface import record
 
 SURFACES = {path.stem.removeprefix("surface_"): path for path in sorted(Path(__file__).parent.glob("surface_*.json"))}
 """Recorded surfaces by version; `python -m tools.record_api_surface` makes another."""
 
 
+RTX = "rtx"
+"""Stands for the version of TensorRT for RTX that is installed; its surface is asked, not recorded."""
+
+
 @functools.cache
 def surface(version: str) -> dict[str, Any]:
     """What the real bindings of a version offer."""
+    if version == RTX:
+        return record(importlib.import_module("tensorrt_rtx"))
     document: dict[str, Any] = json.loads(SURFACES[version].read_text(encoding="utf-8"))
     return document
 
@@ -46,7 +55,7 @@ def enums(version: str) -> MappingProxyType[str, Any]:
 
 def enum(name: str) -> Any:
     """An enumeration of the version at hand."""
-    return enums(current().version)[name]
+    return enums(current().surface)[name]
 
 
 def expect(value: Any, name: str) -> Any:
@@ -98,7 +107,7 @@ class Bound:
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = name.startswith("_") or isinstance(getattr(type(self), name, None), property)
-        if not known and name not in type(self).__annotations__:
+        if not known and not any(name in inspect.get_annotations(base) for base in type(self).__mro__):
             raise AttributeError(f"'tensorrt.{type(self).__name__}' object has no attribute {name!r}")
         super().__setattr__(name, value)
 

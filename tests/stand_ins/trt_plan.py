@@ -30,6 +30,8 @@ class Plan:
     version_compatible: bool
     lean_runtime: bool
     """Whether it carries host code, as version-compatible plans do unless told otherwise."""
+    capabilities: list[str] = field(default_factory=list)
+    """SM89 and so on, for TensorRT for RTX."""
     tensorrt: str = field(default_factory=lambda: current().version)
     gpu: str = field(default_factory=lambda: current().gpu)
     compute_capability: tuple[int, int] = field(default_factory=lambda: current().compute_capability)
@@ -80,7 +82,7 @@ class Plan:
                 "The engine plan file is not compatible with this version of TensorRT, expecting library version "
                 f"{machine.version} got {self.tensorrt}, please rebuild."
             )
-        if not self._gpu_fits():
+        if not self.gpu_fits():
             here = ".".join(map(str, machine.compute_capability))
             there = ".".join(map(str, self.compute_capability))
             raise PlanError(
@@ -88,8 +90,11 @@ class Plan:
                 f"{there}, please rebuild."
             )
 
-    def _gpu_fits(self) -> bool:
+    def gpu_fits(self) -> bool:
+        """Whether the GPU at hand is one that it was built for."""
         machine = current()
+        if self.capabilities:
+            return "SM{}{}".format(*machine.compute_capability) in self.capabilities
         if self.hardware_compatibility == "AMPERE_PLUS":
             return machine.compute_capability >= (8, 0)
         # Another model of the same capability runs, with a warning, as in the real thing.
