@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.kernels import Kernel, Tensor
+from engines.kernels import Kernel
+from engines.layers import Tensor
 from engines.profile.blocks import BLOCKS, OTHER, blocks_by_neighbours
 from engines.profile.cost import Cost, CostedGraph
 from engines.profile.tensorrt import Nodes, block_of_layer

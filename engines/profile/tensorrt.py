@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.executor import Arrays, Executor
-from engines.inspector import Layer, plan_layers
+from engines.inspector import plan_layers
+from engines.layers import Layer
 from engines.profile.blocks import OTHER, block_of_name
 from engines.profile.cost import CostedGraph
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from rtx_support import needs_rtx
 
-from engines.kernels import Kernel, Tensor
+from engines.kernels import Kernel
+from engines.layers import Tensor
 from engines.profile.blocks import BLOCKS
 from engines.profile.cli import COMPUTE, main
 from engines.profile.compiled import kernel_blocks
@@ -90,7 +91,7 @@ def test_what_is_printed(compiled: dict[str, Any]) -> None:
 def kernel(name: str, reads: str, writes: str, *nodes: str) -> Kernel:
     """A kernel from one tensor to another."""
     inputs, outputs = ((Tensor(text, (1,), "Half"),) for text in (reads, writes))
-    return Kernel(name, "kgen", None, nodes, frozenset({"fp16"}), "", inputs, (), outputs)
+    return Kernel(name, "kgen", "", nodes, inputs, (), outputs)
 
 
 def test_a_kernel_without_nodes_goes_with_its_reader() -> None:
