@@ -101,7 +101,7 @@ def inspect_layers(layers: tuple[Layer, ...], precision: str, islands: tuple[str
         precision: fp32, fp16 or bf16, as asked for.
         islands: from `island_paths`.
     """
-    relevant = tuple(layer for layer in layers if layer.kind is not None or layer.is_opaque)
+    relevant = _relevant_layers(layers)
     judged: dict[str, list[Layer]] = {"right": [], "islands": [], "wrong": [], "unknown": []}
     for layer in relevant:
         judged[_group(layer, precision, islands)].append(layer)
@@ -148,6 +148,21 @@ def check_precision(inspection: Inspection, what: str, demand: str = "require") 
     if demand == "require":
         raise ExportError(f"{doubt}; no engine was written; --inspection report accepts such engines")
     return doubt
+
+
+def _relevant_layers(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers that take the time, or may take it.
+
+    TensorRT lists a product also with generated kernels that pad its operands or cut its result. These do not count.
+    """
+    computed = {node for layer in layers if layer.named_kind is not None for node in _product_nodes(layer)}
+    return tuple(
+        layer
+        for layer in layers
+        if layer.is_opaque
+        or layer.named_kind is not None
+        or (layer.kind is not None and not computed.issuperset(_product_nodes(layer)))
+    )
 
 
 def _some(layers: tuple[Layer, ...]) -> str:

@@ -81,18 +81,25 @@ class Layer:
 
         None if the layer takes little time, or if nothing says that it takes more.
         """
-        if _MOVERS.search(self.type):
-            return None
+        if self.named_kind is not None or _MOVERS.search(self.type):
+            return self.named_kind
         operators = Counter(operator(node) for node in self.nodes)
-        if _ATTENTION.search(self.type) or _ATTENTION.search(self.name.split("/", maxsplit=1)[0]):
-            return "attention"
         if operators["MatMul"] >= 2 and operators["Softmax"]:
             return "attention"
-        if _CONVOLUTION.search(self.type) or operators["Conv"]:
+        if operators["Conv"]:
             return "convolution"
-        if _PRODUCT.search(self.type) or operators["MatMul"] or "Fc" in self._parts:
-            return "matrix product"
-        return None
+        return "matrix product" if operators["MatMul"] else None
+
+    @cached_property
+    def named_kind(self) -> str | None:
+        """One of `KINDS`, if TensorRT's type or name says it."""
+        if _MOVERS.search(self.type):
+            return None
+        if _ATTENTION.search(self.type) or _ATTENTION.search(self.name.split("/", maxsplit=1)[0]):
+            return "attention"
+        if _CONVOLUTION.search(self.type):
+            return "convolution"
+        return "matrix product" if _PRODUCT.search(self.type) or "Fc" in self._parts else None
 
     @cached_property
     def dtypes(self) -> frozenset[str]:

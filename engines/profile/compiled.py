@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from engines.kernels import Kernel
 from engines.layers import Tensor
-from engines.profile.blocks import BLOCKS, OTHER, blocks_by_neighbours
+from engines.profile.blocks import BLOCKS
 from engines.profile.cost import Cost, CostedGraph
-from engines.profile.tensorrt import Nodes, block_of_layer
+from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
 from engines.rtx import DEFAULT_COMPUTE_CAPABILITY, CompiledGraph, compile_graph, rtx_compiler
 from spd.bundle import GRAPHS, Bundle, open_bundle
@@ -186,23 +186,9 @@ def compile_bundle(
             state,
             phases,
         )
-        blocks = kernel_blocks(graph, compiled.kernels, exported[graph].blocks_and_macs())
+        blocks = layer_blocks(graph, compiled.kernels, exported[graph].blocks_and_macs())
         graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), exported[graph].costs()))
     return CompiledBundle(bundle, precision, compiler.name, compute_capability, tuple(graphs))
-
-
-def kernel_blocks(graph: str, kernels: Iterable[Kernel], nodes: Nodes) -> list[str]:
-    """The block of each kernel: by its ONNX nodes, or where TensorRT lists none, that of the kernel that reads it.
-
-    Args:
-        graph: encoder or decoder.
-        kernels: in TensorRT's order.
-        nodes: of the exported graph.
-    """
-    kernels = list(kernels)
-    found = [block_of_layer(graph, kernel, nodes) for kernel in kernels]
-    own = [None if block == OTHER else block for block in found]
-    return blocks_by_neighbours(own, [(_names(kernel.inputs), _names(kernel.outputs)) for kernel in kernels])
 
 
 def show(report: CompiledBundle, console: Console) -> None:
@@ -266,10 +252,6 @@ def _shapes(tensors: Iterable[Tensor]) -> str:
     first, *rest = sorted(tensors, key=lambda tensor: tensor.nbytes, reverse=True)
     text = f"{'x'.join(map(str, first.shape))} {first.dtype}"
     return f"{text} + {len(rest)}" if rest else text
-
-
-def _names(tensors: Iterable[Tensor]) -> list[str]:
-    return [tensor.name for tensor in tensors]
 
 
 def _nbytes(kernels: Iterable[Kernel]) -> int:

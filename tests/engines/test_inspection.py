@@ -184,7 +184,8 @@ NAMELESS = layer("gemm", "Float Float", name="sm90_xmma_gemm")
 
 
 @pytest.mark.parametrize(
-    "found", [REGION, UNTYPED, NAMELESS, layer("kgen", "Half Half"), layer("kgen", "Half Half", name="__myl_TranEtc_0")]
+    "found",
+    [REGION, UNTYPED, NAMELESS, layer("kgen", "Half Half"), layer("kgen", "Half Half", name="__myl_TranEtc_myl0_3")],
 )
 def test_what_nothing_is_said_of_is_unknown(found: dict[str, Any]) -> None:
     inspection = inspect(found, RIGHT, RIGHT, RIGHT)
@@ -210,6 +211,12 @@ def test_what_only_moves_needs_no_nodes(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtypes", ["BFloat16 BFloat16", "TF32 TF32", "Int8 Half", "FP8 Half", "Int8 Int8"])
 def test_another_type_is_wrong_even_without_nodes(dtypes: str) -> None:
     assert inspect(layer("gemm", dtypes, name="x"), RIGHT).verdict == "wrong"
+
+
+def test_a_kernel_that_pads_an_operand_is_no_product() -> None:
+    pads = layer("kgen", "Float Float", "b5/MatMul_2", "b5/Concat", name="__myl_MoveConc_myl0_7")
+    assert inspect(pads, layer("gemm", "Half Half", "b5/MatMul_2")).relevant[0].type == "gemm"
+    assert inspect(pads, layer("gemm", "Half Half", "b5/MatMul")).verdict == "wrong", "nothing else computes it"
 
 
 def test_a_product_is_known_by_its_generated_name() -> None:

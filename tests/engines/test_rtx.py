@@ -22,8 +22,9 @@ from engines.builder import Compiler
 from engines.inspection import check_precision, inspect_layers, island_paths
 from engines.kernels import Kernel, read_kernels
 from engines.profile.blocks import OTHER
-from engines.profile.compiled import KernelCount, kernel_blocks
+from engines.profile.compiled import KernelCount
 from engines.profile.cost import CostedGraph
+from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
 from engines.rtx import COMPUTE_CAPABILITIES, CompiledGraph, compile_graph, rtx_compiler
 from spd.bundle import GRAPHS, open_bundle
@@ -87,7 +88,7 @@ def test_every_graph_compiles_in_its_precision(
     assert products - listed == set(), "a product that no layer is judged by"
 
     check_tensors(compiled.kernels, graph, precision, exported)
-    blocks = kernel_blocks(graph, compiled.kernels, exported_graph.blocks_and_macs())
+    blocks = layer_blocks(graph, compiled.kernels, exported_graph.blocks_and_macs())
     assert OTHER not in blocks
     pairs = list(zip(compiled.kernels, blocks, strict=True))
     counts = [KernelCount.of(kernel for kernel, own in pairs if own == block) for block in set(blocks)]

@@ -17,8 +17,8 @@ from engines.kernels import Kernel
 from engines.layers import Tensor
 from engines.profile.blocks import BLOCKS
 from engines.profile.cli import COMPUTE, main
-from engines.profile.compiled import kernel_blocks
 from engines.profile.cost import CostedGraph
+from engines.profile.tensorrt import layer_blocks
 from engines.rtx import DEFAULT_COMPUTE_CAPABILITY
 
 
@@ -103,7 +103,7 @@ def test_a_kernel_without_nodes_goes_with_its_reader() -> None:
         kernel("__myl_Topk_myl0_4", "x", "routes", "TopK"),
     ]
     nodes = {"b3a/layers/0/MatMul": ("B3a", 7), "b2/layers/1/Add": ("B2", 0), "TopK": ("TopK", 0)}
-    assert kernel_blocks("decoder", kernels, nodes) == ["B3a", "B3a", "B3a", "B3a", "TopK"]
+    assert layer_blocks("decoder", kernels, nodes) == ["B3a", "B3a", "B3a", "B3a", "TopK"]
 
 
 @pytest.mark.parametrize(
