@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engines.inspection import DEMANDS
 from spd.bundle.contract import PRECISIONS
 from spd.bundle.plans import HARDWARE_LEVELS
 from spd.commands.cli import Command
@@ -94,6 +95,12 @@ class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     help="GPUs that may run the engines besides this model; slower.",
 )
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the float32 graphs; the manifest says so.")
+@click.option(
+    "--inspection",
+    type=click.Choice(DEMANDS),
+    help="Report engines whose layers do not show their precision, or require that they do; a layer in another "
+    "precision is always refused.  [default: report; require with --no-verify]",
+)
 @click.option("--force", is_flag=True, help="Replace engines of the same precision.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what TensorRT says.")
 @click.version_option(__version__, prog_name="spd-build")

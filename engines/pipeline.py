@@ -10,7 +10,8 @@ from typing import Any
 from engines.builder import PlanBuilder, PlanOptions
 from engines.executor import Executor
 from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
-from engines.inspector import Layer, plan_layers
+from engines.inspector import plan_layers
+from engines.layers import Layer
 from engines.profiles import graph_profiles
 from engines.progress import BuildState, watch
 from engines.proof import Gate, prove, read_gate
@@ -41,6 +42,9 @@ class BuildOptions:
     """Folder of the timing caches; None to keep no timings between builds."""
     verify: bool = True
     """Publish only engines that pass the gate of the export."""
+    inspection: str | None = None
+    """One of `engines.inspection.DEMANDS`: whether engines whose layers do not show their precision are reported or
+    refused. By default they are reported where results are compared, and refused where nothing else proves them."""
     force: bool = False
     """Replace engines of the same precision."""
     verbose: bool = False
@@ -88,7 +92,7 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     Raises:
         BackendError: TensorRT or a GPU is missing, or fails.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
-        ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
+        ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision, or not shown to be.
         ParityError: the engines do not compute what the model computes.
         InputError: the buckets do not fit the bundle.
         OSError: a file cannot be written.
@@ -152,7 +156,10 @@ def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
         out.write(plan)
     islands = island_paths(graph, manifest.config, manifest.float32_modules)
     inspection = inspect_layers(_layers_of_serialized(plan, file), precision, islands)
-    check_precision(inspection, f"engine of the {graph}")
+    demand = options.inspection or ("report" if options.verify else "require")
+    doubt = check_precision(inspection, f"engine of the {graph}", demand)
+    if doubt is not None:
+        job.phases.say(f"Warning: {doubt}")
     record = PlanRecord(
         graph=graph,
         precision=precision,
