@@ -131,7 +131,8 @@ def _refuse_run_options(context: click.Context, printing: bool) -> None:
 def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path | None) -> None:
     from rich.console import Console
 
-    from engines.profile.compiled import compile_bundle, show
+    from engines.profile.compiled import compile_bundle
+    from engines.profile.kernel_report import show
     from spd.commands.progress import Phases
 
     report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
