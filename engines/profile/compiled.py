@@ -1,7 +1,7 @@
 """What the graphs of a bundle become on a GPU, without one: the kernels that TensorRT for RTX compiles them to.
 
-The kernels are counted, with the bytes that they read and write, by the paper's blocks. Nothing is run, so there are no
-times.
+The kernels are counted, with the bytes that they read and write, by the paper's blocks. Nothing is run: times are
+predicted from data sheets (`engines.profile.predicted`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from engines.kernels import Kernel
 from engines.profile.blocks import BLOCKS
 from engines.profile.cost import Cost, CostedGraph
+from engines.profile.predicted import DATA_SHEETS, LAUNCH_SECONDS, kernel_macs
 from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
 from engines.rtx import DEFAULT_COMPUTE_CAPABILITY, CompiledGraph, compile_graph, rtx_compiler
@@ -56,6 +57,8 @@ class GraphKernels:
     compiled: CompiledGraph
     blocks: tuple[str, ...]
     """The block of each kernel."""
+    macs: tuple[int, ...]
+    """The multiply-accumulates of each kernel."""
     costs: Mapping[str, Cost]
     """What each block cannot do without, counted on the exported graph."""
 
@@ -84,6 +87,14 @@ class GraphKernels:
         pairs = zip(self.compiled.kernels, self.blocks, strict=True)
         return sorted(pairs, key=lambda pair: pair[0].nbytes, reverse=True)[:LARGEST]
 
+    def predicted_ms(self) -> dict[str, float]:
+        """Predicted milliseconds of one call by the name of the GPU."""
+        pairs = list(zip(self.compiled.kernels, self.macs, strict=True))
+        return {
+            sheet.name: 1e3 * sum(sheet.seconds(kernel, kernel.nbytes, macs) for kernel, macs in pairs)
+            for sheet in DATA_SHEETS
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -93,6 +104,7 @@ class GraphKernels:
             "scratch_bytes": self.compiled.scratch_bytes,
             "plan_bytes": len(self.compiled.plan),
             "macs": self.total_cost.macs,
+            "predicted_ms": {name: round(ms, 4) for name, ms in self.predicted_ms().items()},
             "blocks": [
                 {
                     "block": block,
@@ -109,11 +121,12 @@ class GraphKernels:
                     "tactic": kernel.tactic,
                     "block": block,
                     "bytes": kernel.nbytes,
+                    "macs": macs,
                     "only_moves": kernel.only_moves,
                     **{key: [asdict(t) for t in getattr(kernel, key)] for key in ("inputs", "constants", "outputs")},
                     "nodes": list(kernel.nodes),
                 }
-                for kernel, block in zip(self.compiled.kernels, self.blocks, strict=True)
+                for kernel, block, macs in zip(self.compiled.kernels, self.blocks, self.macs, strict=True)
             ],
         }
 
@@ -141,6 +154,10 @@ class CompiledBundle:
             "compiler": self.compiler,
             "compute_capability": self.compute_capability,
             "run": False,
+            "predicted_for": {
+                "launch_us": LAUNCH_SECONDS * 1e6,
+                "gpus": [{**asdict(sheet), "half_tflops": sheet.half_tflops} for sheet in DATA_SHEETS],
+            },
             "graphs": [graph.as_dict() for graph in self.graphs],
         }
 
@@ -182,8 +199,9 @@ def compile_bundle(
             state,
             phases,
         )
-        blocks = layer_blocks(graph, compiled.kernels, exported[graph].blocks_and_macs())
-        graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), exported[graph].costs()))
+        nodes = exported[graph].blocks_and_macs()
+        blocks, macs = layer_blocks(graph, compiled.kernels, nodes), kernel_macs(compiled.kernels, nodes)
+        graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), macs, exported[graph].costs()))
     return CompiledBundle(bundle, precision, compiler.name, compute_capability, tuple(graphs))
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from engines.layers import Tensor
 from engines.profile.compiled import LARGEST, CompiledBundle, KernelCount
 from engines.profile.cost import Cost
+from engines.profile.predicted import DATA_SHEETS, LAUNCH_SECONDS
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
+    from rich.table import Table
 
 
 def show(report: CompiledBundle, console: Console) -> None:
-    """Print two tables for each graph, blocks and the largest kernels, and what to know of them."""
+    """Print two tables for each graph, blocks and the largest kernels, one of predictions, and what to know of them."""
     from rich.table import Table  # 60 ms that JSON does not need
 
     for graph in report.graphs:
@@ -48,12 +50,32 @@ def show(report: CompiledBundle, console: Console) -> None:
             soft_wrap=True,
             highlight=False,
         )
-    console.print(
+    console.print(_predictions(report))
+    notes = (
         "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
         "leaves the block.",
-        soft_wrap=True,
-        highlight=False,
+        f"Predicted: for each kernel the longest of a launch ({LAUNCH_SECONDS * 1e6:g} us), its bytes and its "
+        "multiply-accumulates, at the rates of the data sheet.",
     )
+    console.print(*notes, sep="\n", soft_wrap=True, highlight=False)
+
+
+def _predictions(report: CompiledBundle) -> Table:
+    """A table of predicted times, a row for each GPU."""
+    from rich.table import Table
+
+    table = Table(title="Predicted, not measured, from data sheets", title_justify="left")
+    table.add_column("GPU", no_wrap=True)
+    rate = "TFLOP/s" if report.precision == "fp32" else f"{report.precision} TFLOP/s"
+    for column in ("GB/s", rate, *(f"{graph.graph} ms" for graph in report.graphs)):
+        table.add_column(column, justify="right", no_wrap=True)
+    times = [graph.predicted_ms() for graph in report.graphs]
+    for sheet in DATA_SHEETS:
+        tflops = sheet.fp32_tflops if report.precision == "fp32" else sheet.half_tflops
+        table.add_row(
+            sheet.name, f"{sheet.bandwidth_gb:g}", f"{tflops:.1f}", *(f"{graph[sheet.name]:.3f}" for graph in times)
+        )
+    return table
 
 
 def _cells(name: str, count: KernelCount, cost: Cost) -> tuple[str, ...]:
