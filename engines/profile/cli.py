@@ -224,11 +224,20 @@ def _trtexec_lines(bundle: Bundle, precision: str, points: int | None) -> None:
 
 def _polygraphy_lines(bundle: Bundle, precision: str, points: int | None) -> None:
     from engines.profile import lines
+    from spd.bundle import GRAPHS
 
     found = lines.cases(bundle, precision, points)
-    for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):
-        printed = [lines.shell(lines.polygraphy(bundle, precision, case, tensorrt)) for case in found]
-        write_stdout(("\n".join([f"# {title}", *printed]) + "\n").encode())
+    sections: dict[str, list[list[str]]] = {}
+    if precision == "bf16":
+        note("No lines that compare bf16, because numpy has no bfloat16: take --precision fp32 or fp16 for these.")
+    else:
+        for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):
+            sections[title] = [lines.polygraphy(bundle, precision, case, tensorrt) for case in found]
+    sections["TensorRT for RTX, compiled without a GPU; Polygraphy leaves TF32 on"] = [
+        line for graph in GRAPHS for line in lines.polygraphy_rtx(bundle, precision, graph, found, COMPUTE)
+    ]
+    for title, printed in sections.items():
+        write_stdout(("\n".join([f"# {title}", *map(lines.shell, printed)]) + "\n").encode())
 
 
 if __name__ == "__main__":

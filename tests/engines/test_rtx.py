@@ -78,7 +78,10 @@ def test_every_graph_compiles_in_its_precision(
 
     manifest = open_bundle(exported).manifest
     inspection = inspect_layers(compiled.kernels, precision, island_paths(graph, manifest.config))
-    check_precision(inspection, f"{graph} for RTX")
+    assert check_precision(inspection, f"{graph} for RTX") is None
+    assert (inspection.verdict, inspection.unknown) == ("proven", ())
+    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in PRECISIONS if other != precision]
+    assert others == ["wrong", "wrong"]
     known = [("b3b/layers/1/MatMul",)] if graph == "decoder" and precision != "fp32" else []
     assert [island.nodes for island in inspection.islands] == known
 
