@@ -19,8 +19,11 @@ KINDS = ("matrix product", "convolution", "attention")
 NARROW = frozenset({"int8", "int4", "fp8", "fp4"})
 """Types that products compute in only where the graph quantises."""
 
-COPYING = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"})
-"""Parts of a generated kernel's name that compute nothing: they cast, join, copy, repeat, reshape, cut or transpose."""
+COPYING = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran", "Cas", "Mov", "Rep", "Res", "Sli", "Tra"})
+"""Parts of a generated kernel's name that compute nothing: they cast, join, copy, repeat, reshape, cut or transpose.
+
+Some versions cut them to three letters. Con may be Conc or Conv then.
+"""
 
 BITS = {
     "Float": 32, "TF32": 32, "Half": 16, "BFloat16": 16, "FP8": 8, "FP4": 4, "E8M0": 8,
@@ -36,7 +39,7 @@ _ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _GENERATED_NAME = re.compile(r"__myl_((?:[A-Z][a-z0-9]*)+)_myl\d+_\d+(?: \[profile \d+\])?")
 _GENERATED_TYPE = re.compile(r"kgen|fusion", re.IGNORECASE)
 # A part of the graph that TensorRT's compiler holds as one and does not list kernel by kernel.
-_REGION = re.compile(r"foreignnode|^myelin", re.IGNORECASE)
+_REGION = re.compile(r"\{?(foreignnode|myelin)", re.IGNORECASE)
 # Layers that move or hold data and compute nothing, whatever ONNX nodes they are listed with.
 _MOVERS = re.compile(r"reformat|constant|noop|no-op|shuffle|slice|concat|cast|signal|wait", re.IGNORECASE)
 _ATTENTION = re.compile(r"mha|fmha|attention", re.IGNORECASE)
@@ -115,8 +118,11 @@ class Layer:
 
     @property
     def is_region(self) -> bool:
-        """Whether it is a part of the graph whose kernels TensorRT does not list."""
-        return bool(_REGION.search(self.type) or _REGION.search(self.name))
+        """Whether it is a part of the graph whose kernels TensorRT does not list.
+
+        What copies a tensor to or from such a part has its name within its own.
+        """
+        return bool(_REGION.match(self.type) or _REGION.match(self.name))
 
     @property
     def only_moves(self) -> bool:

@@ -48,6 +48,8 @@ def inspect(*layers: dict[str, Any], precision: str = "fp16") -> Inspection:
         (layer("MatrixMultiply", "Half Half"), "matrix product"),
         (layer("kgen", "Half Half", "b1/windows/0/MatMul_2", "b1/windows/0/Reshape_4"), "matrix product"),
         (layer("CaskConvolution", "Half Half", "stem/0/Conv"), "convolution"),
+        (layer("CaskGemmConvolution", "Half Half"), "convolution"),
+        (layer("correlation", "Half Half"), "convolution"),
         (layer("kgen", "Half Half", name="_gemm_mha_v2_myl0_4"), "attention"),
         (layer("kgen", "Half Half", "a/MatMul", "a/Softmax", "a/MatMul_2"), "attention"),
     ],
@@ -200,6 +202,9 @@ def test_what_nothing_is_said_of_is_unknown(found: dict[str, Any]) -> None:
     [
         layer("kgen", "Half Half", name="__myl_TranMoveCast_myl0_3"),
         layer("kgen", "Half Half", name="__myl_Move_myl0_3 [profile 2]"),
+        layer("kgen", "Half Half", name="__myl_MovSliSliTra_myl109_1"),
+        layer("Reformat", "Float Float", name="Reformatting CopyNode for Output Tensor 0 to {ForeignNode[a...b]}"),
+        layer("NoOp", "Float Float", name="Reformatting CopyNode for Input Tensor 1 to stages/0/Conv + stages/0/Add"),
         layer("Reformat", "Half Float"),
         layer("TopK", "Float Float"),
     ],
