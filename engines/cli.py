@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from engines.inspection import DEMANDS
 from spd.bundle.contract import PRECISIONS
 from spd.bundle.plans import FLAVOURS, HARDWARE_LEVELS
 from spd.commands.cli import Command
@@ -136,6 +137,12 @@ class Capabilities(click.ParamType):  # type: ignore[type-arg, unused-ignore] # 
 )
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the PyTorch model; the manifest says so.")
 @click.option("--prove", is_flag=True, help="Build nothing: run the bundle's engines on this GPU and record the proof.")
+@click.option(
+    "--inspection",
+    type=click.Choice(DEMANDS),
+    help="Report engines whose layers do not show their precision, or require that they do; a layer in another "
+    "precision is always refused.  [default: report; require with --no-verify]",
+)
 @click.option("--force", is_flag=True, help="Replace engines of the same library and precision.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what TensorRT says.")
 @click.version_option(__version__, prog_name="spd-build")

@@ -6,24 +6,13 @@ types, and the ONNX nodes that it computes. TensorRT's inspector says the same, 
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
 
-from engines.inspector import Layer, floating_types, layer_kind, onnx_nodes
+from engines.layers import BITS, Layer, Tensor, onnx_nodes
 from spd.errors import TensorRTError
-
-BITS = {
-    "Float": 32, "Half": 16, "BFloat16": 16, "FP8": 8, "FP4": 4, "E8M0": 8,
-    "Int64": 64, "Int32": 32, "Int8": 8, "UInt8": 8, "Int4": 4, "Bool": 8,
-}  # fmt: skip
-"""Bits of an element by TensorRT's word for its type."""
 
 SYNCHRONISING = ("signal", "wait")
 """Types of lines that are no kernels: one stream waits for another."""
-
-COPYING = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Tran"})
-"""Parts of a generated kernel's name that compute nothing: they cast, join, copy, repeat, reshape, cut or transpose."""
 
 _LINE = re.compile(
     r"Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[(.*?)\], "
@@ -33,37 +22,12 @@ _TENSOR = re.compile(
     r" \{ Name: ([^{}]*?), Dimensions: \[([-\d,]*)\], Strides: \[[-\d,]*\], StrideOrder: \[[\d,]*\], "
     rf"Datatype: ({'|'.join(BITS)}), Format: [^{{}}]*\}}(?:,|$)"
 )
-_GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]*)+)_myl\d+_\d+")
 _PROFILE = re.compile(r"_myl(\d+)_\d+$")
 _SCRATCH = re.compile(r"^Max Scratch Memory: (\d+) bytes$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """What a kernel reads or writes."""
-
-    name: str
-    shape: tuple[int, ...]
-    """-1 stands for a size that the profile leaves open."""
-    dtype: str
-    """TensorRT's word for it, a key of `BITS`."""
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes, without gaps between rows."""
-        return math.ceil(math.prod(self.shape) * BITS[self.dtype] / 8)
-
-
-@dataclass(frozen=True)
 class Kernel(Layer):
-    """One kernel of a plan."""
-
-    tactic: str
-    """TensorRT's name for its code; empty where the GPU at hand decides."""
-    inputs: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
-    """Weights and tables."""
-    outputs: tuple[Tensor, ...]
+    """One kernel of a plan whose shapes are fixed."""
 
     @property
     def profile(self) -> int:
@@ -75,12 +39,6 @@ class Kernel(Layer):
     def nbytes(self) -> int:
         """Bytes of all that it reads and writes; a tensor that is listed twice counts twice."""
         return sum(tensor.nbytes for tensor in (*self.inputs, *self.constants, *self.outputs))
-
-    @property
-    def only_moves(self) -> bool:
-        """Whether it computes nothing; a kernel whose name TensorRT has cut short (`Etc`) is not known to."""
-        found = _GENERATED.fullmatch(self.name)
-        return found is not None and COPYING.issuperset(re.findall("[A-Z][a-z0-9]*", found[1]))
 
 
 def read_kernels(log: str, graph: str) -> tuple[Kernel, ...]:
@@ -130,18 +88,7 @@ def _kernel(line: str, graph: str) -> Kernel:
         )
     name, layer_type, *listed, tactic, metadata = found.groups()
     inputs, constants, outputs = (_tensors(text) for text in listed)
-    nodes = onnx_nodes(metadata)
-    return Kernel(
-        name=name,
-        type=layer_type,
-        kind=layer_kind(layer_type, name, nodes),
-        nodes=nodes,
-        dtypes=floating_types(tensor.dtype for tensor in (*inputs, *constants, *outputs)),
-        tactic=tactic,
-        inputs=inputs,
-        constants=constants,
-        outputs=outputs,
-    )
+    return Kernel(name, layer_type, tactic, onnx_nodes(metadata), inputs, constants, outputs)
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.builder import PlanBuilder, PlanOptions
-from engines.inspector import Layer, plan_layers
+from engines.inspector import plan_layers
+from engines.layers import Layer
 from engines.progress import BuildState
 from engines.rtx import PORTABLE, compile_profiles, rtx_compiler
 from engines.timing_cache import TimingCache

@@ -49,6 +49,9 @@ class BuildOptions:
     """Folder of TensorRT's timing caches; None to keep no timings between builds."""
     verify: bool = True
     """Publish only engines that pass the gate of the export, where a GPU can run them."""
+    inspection: str | None = None
+    """One of `engines.inspection.DEMANDS`: whether engines whose layers do not show their precision are reported or
+    refused. By default they are reported where results are compared, and refused where nothing else proves them."""
     force: bool = False
     """Replace engines of the same flavour and precision."""
     verbose: bool = False
@@ -87,6 +90,8 @@ class _Job:
     bundle: Bundle
     options: BuildOptions
     maker: PlanMaker
+    here: Target | None
+    """The machine at hand, if the engines are to be proven on it."""
     folder: Path
     phases: Phases
 
@@ -100,7 +105,7 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     Raises:
         BackendError: the library is missing or fails, or TensorRT has no GPU.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
-        ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision.
+        ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision, or not shown to be.
         ParityError: the engines do not compute what the model computes.
         InputError: the buckets do not fit the bundle.
         OSError: a file cannot be written.
@@ -120,7 +125,7 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
         except BackendError as error:
             not_run = str(error)
     with staging(bundle.path, "spd-build") as folder:
-        job = _Job(bundle, options, maker, folder, phases)
+        job = _Job(bundle, options, maker, here, folder, phases)
         built = {precision: tuple(_build(job, precision, graph) for graph in GRAPHS) for precision in precisions}
         plans = tuple(plan for pair in built.values() for plan in pair)
         proofs: dict[str, Comparison] = {}
@@ -213,7 +218,10 @@ def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
         out.write(made.plan)
     islands = island_paths(graph, manifest.config, manifest.float32_modules)
     inspection = inspect_layers(made.layers, precision, islands)
-    check_precision(inspection, f"engine of the {graph}")
+    demand = options.inspection or ("report" if job.here is not None else "require")
+    doubt = check_precision(inspection, f"engine of the {graph}", demand)
+    if doubt is not None:
+        job.phases.say(f"Warning: {doubt}")
     record = PlanRecord(
         graph=graph,
         precision=precision,

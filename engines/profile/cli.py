@@ -17,6 +17,7 @@ from spd.commands.places import writable
 from spd.version import __version__
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
     from spd.bundle import Bundle
@@ -31,16 +32,17 @@ Examples:
   spd-profile engines/ --backend tensorrt --precision fp16 --peak-gflops 800000 --bandwidth 3350
   spd-profile engines/ --precision fp16 --trtexec
   spd-profile engines/ --polygraphy --points 64
-  spd-profile engines/ --kernels --compute 12.0
+  spd-profile engines/ --kernels --compute 12.0 --picture kernels.png
 
 A block's floor is the longer of its multiply-accumulates at the machine's matrix-product rate, and of its weights and
 what enters and leaves it at the machine's bandwidth. Both rates are measured, unless they are given.
 
---kernels needs no GPU: TensorRT for RTX compiles the graphs for one, and its kernels are counted, not run.
+--kernels needs no GPU: TensorRT for RTX compiles the graphs for one, and its kernels are counted, not run. Times are
+predicted for a few GPUs from their data sheets.
 """
 
 COMPUTE = "8.9"
-RUN_ONLY = ("backend", "runs", "threads", "peak_gflops", "bandwidth", "picture")
+RUN_ONLY = ("backend", "runs", "threads", "peak_gflops", "bandwidth")
 """Options about running the graphs."""
 
 
@@ -103,9 +105,8 @@ def main(
         raise click.UsageError("--trtexec and --polygraphy print different lines; give one of them")
     if kernels:
         _refuse_run_options(context, trtexec or polygraphy)
-        _kernels(
-            bundle, precision or "fp16", arguments["points"] or DEFAULT_POINTS, compute or COMPUTE, arguments["out"]
-        )
+        places = {name: arguments[name] for name in ("out", "picture")}
+        _kernels(bundle, precision or "fp16", arguments["points"] or DEFAULT_POINTS, compute or COMPUTE, **places)
         return
     if compute is not None:
         raise click.UsageError("--compute is for --kernels")
@@ -128,15 +129,20 @@ def _refuse_run_options(context: click.Context, printing: bool) -> None:
         raise click.UsageError(f"--kernels compiles the graphs and runs nothing: leave out {what}")
 
 
-def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path | None) -> None:
+def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path | None, picture: Path | None) -> None:
     from rich.console import Console
 
-    from engines.profile.compiled import compile_bundle, show
+    from engines.profile.compiled import compile_bundle
+    from engines.profile.kernel_report import show
     from spd.commands.progress import Phases
 
+    if picture is not None:
+        from engines.profile.kernel_picture import draw  # what it needs may be missing: known before anything compiles
     report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
     if out is not None:
         _write_json(out, report.as_dict())
+    if picture is not None:
+        _write_picture(picture, draw(report))
     _print(partial(show, report), 160)
 
 
@@ -154,11 +160,9 @@ def _profile(
     from engines.profile.run import profile
     from engines.profile.times import Settings
     from spd.commands.progress import Phases
-    from spd.files import write_atomically
 
     if picture is not None:
         from engines.profile.picture import draw  # what it needs may be missing: known before anything is measured
-        from spd.utils.plots import write_png
     # Drawing a bar ten times a second would take time from what is measured.
     phases = Phases(Console(stderr=True), live=False)
     settings = Settings(**{**arguments, "points": arguments["points"] or DEFAULT_POINTS})
@@ -172,8 +176,7 @@ def _profile(
     if out is not None:
         _write_json(out, report.as_dict())
     if picture is not None:
-        with write_atomically(picture) as file:
-            write_png(draw(report), file)
+        _write_picture(picture, draw(report))
     _print(partial(show, report), 120)
 
 
@@ -186,6 +189,14 @@ def _print(show: Callable[[Console], None], width: int) -> None:
     with console.capture() as captured:
         show(console)
     write_stdout(captured.get().encode(console.encoding, "replace"))
+
+
+def _write_picture(path: Path, made: Figure) -> None:
+    from spd.files import write_atomically
+    from spd.utils.plots import write_png
+
+    with write_atomically(path) as file:
+        write_png(made, file)
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
@@ -213,11 +224,20 @@ def _trtexec_lines(bundle: Bundle, precision: str, points: int | None) -> None:
 
 def _polygraphy_lines(bundle: Bundle, precision: str, points: int | None) -> None:
     from engines.profile import lines
+    from spd.bundle import GRAPHS
 
     found = lines.cases(bundle, precision, points)
-    for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):
-        printed = [lines.shell(lines.polygraphy(bundle, precision, case, tensorrt)) for case in found]
-        write_stdout(("\n".join([f"# {title}", *printed]) + "\n").encode())
+    sections: dict[str, list[list[str]]] = {}
+    if precision == "bf16":
+        note("No lines that compare bf16, because numpy has no bfloat16: take --precision fp32 or fp16 for these.")
+    else:
+        for title, tensorrt in (("ONNX Runtime alone", False), ("TensorRT against ONNX Runtime, on a GPU", True)):
+            sections[title] = [lines.polygraphy(bundle, precision, case, tensorrt) for case in found]
+    sections["TensorRT for RTX, compiled without a GPU; Polygraphy leaves TF32 on"] = [
+        line for graph in GRAPHS for line in lines.polygraphy_rtx(bundle, precision, graph, found, COMPUTE)
+    ]
+    for title, printed in sections.items():
+        write_stdout(("\n".join([f"# {title}", *map(lines.shell, printed)]) + "\n").encode())
 
 
 if __name__ == "__main__":

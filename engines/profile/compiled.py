@@ -1,7 +1,7 @@
 """What the graphs of a bundle become on a GPU, without one: the kernels that TensorRT for RTX compiles them to.
 
-The kernels are counted, with the bytes that they read and write, by the paper's blocks. Nothing is run, so there are no
-times.
+The kernels are counted, with the bytes that they read and write, by the paper's blocks. Nothing is run: times are
+predicted from data sheets (`engines.profile.predicted`).
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engines.kernels import Kernel, Tensor
-from engines.profile.blocks import BLOCKS, OTHER, blocks_by_neighbours
+from engines.kernels import Kernel
+from engines.profile.blocks import BLOCKS
 from engines.profile.cost import Cost, CostedGraph
-from engines.profile.tensorrt import Nodes, block_of_layer
+from engines.profile.predicted import DATA_SHEETS, LAUNCH_SECONDS, kernel_macs
+from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
 from engines.rtx import DEFAULT_COMPUTE_CAPABILITY, CompiledGraph, compile_graph, rtx_compiler
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.commands.progress import Phases
 from spd.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
 
 LARGEST = 10
 """Kernels that are shown one by one."""
@@ -59,6 +57,8 @@ class GraphKernels:
     compiled: CompiledGraph
     blocks: tuple[str, ...]
     """The block of each kernel."""
+    macs: tuple[int, ...]
+    """The multiply-accumulates of each kernel."""
     costs: Mapping[str, Cost]
     """What each block cannot do without, counted on the exported graph."""
 
@@ -87,6 +87,14 @@ class GraphKernels:
         pairs = zip(self.compiled.kernels, self.blocks, strict=True)
         return sorted(pairs, key=lambda pair: pair[0].nbytes, reverse=True)[:LARGEST]
 
+    def predicted_ms(self) -> dict[str, float]:
+        """Predicted milliseconds of one call by the name of the GPU."""
+        pairs = list(zip(self.compiled.kernels, self.macs, strict=True))
+        return {
+            sheet.name: 1e3 * sum(sheet.seconds(kernel, kernel.nbytes, macs) for kernel, macs in pairs)
+            for sheet in DATA_SHEETS
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -96,6 +104,7 @@ class GraphKernels:
             "scratch_bytes": self.compiled.scratch_bytes,
             "plan_bytes": len(self.compiled.plan),
             "macs": self.total_cost.macs,
+            "predicted_ms": {name: round(ms, 4) for name, ms in self.predicted_ms().items()},
             "blocks": [
                 {
                     "block": block,
@@ -112,11 +121,12 @@ class GraphKernels:
                     "tactic": kernel.tactic,
                     "block": block,
                     "bytes": kernel.nbytes,
+                    "macs": macs,
                     "only_moves": kernel.only_moves,
                     **{key: [asdict(t) for t in getattr(kernel, key)] for key in ("inputs", "constants", "outputs")},
                     "nodes": list(kernel.nodes),
                 }
-                for kernel, block in zip(self.compiled.kernels, self.blocks, strict=True)
+                for kernel, block, macs in zip(self.compiled.kernels, self.blocks, self.macs, strict=True)
             ],
         }
 
@@ -144,6 +154,10 @@ class CompiledBundle:
             "compiler": self.compiler,
             "compute_capability": self.compute_capability,
             "run": False,
+            "predicted_for": {
+                "launch_us": LAUNCH_SECONDS * 1e6,
+                "gpus": [{**asdict(sheet), "half_tflops": sheet.half_tflops} for sheet in DATA_SHEETS],
+            },
             "graphs": [graph.as_dict() for graph in self.graphs],
         }
 
@@ -185,90 +199,10 @@ def compile_bundle(
             state,
             phases,
         )
-        blocks = kernel_blocks(graph, compiled.kernels, exported[graph].blocks_and_macs())
-        graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), exported[graph].costs()))
+        nodes = exported[graph].blocks_and_macs()
+        blocks, macs = layer_blocks(graph, compiled.kernels, nodes), kernel_macs(compiled.kernels, nodes)
+        graphs.append(GraphKernels(graph, count, compiled, tuple(blocks), macs, exported[graph].costs()))
     return CompiledBundle(bundle, precision, compiler.name, compute_capability, tuple(graphs))
-
-
-def kernel_blocks(graph: str, kernels: Iterable[Kernel], nodes: Nodes) -> list[str]:
-    """The block of each kernel: by its ONNX nodes, or where TensorRT lists none, that of the kernel that reads it.
-
-    Args:
-        graph: encoder or decoder.
-        kernels: in TensorRT's order.
-        nodes: of the exported graph.
-    """
-    kernels = list(kernels)
-    found = [block_of_layer(graph, kernel, nodes) for kernel in kernels]
-    own = [None if block == OTHER else block for block in found]
-    return blocks_by_neighbours(own, [(_names(kernel.inputs), _names(kernel.outputs)) for kernel in kernels])
-
-
-def show(report: CompiledBundle, console: Console) -> None:
-    """Print two tables for each graph, blocks and the largest kernels, and what to know of them."""
-    from rich.table import Table  # 60 ms that JSON does not need
-
-    for graph in report.graphs:
-        at, total = f", K = {graph.points}" if graph.points else "", graph.total
-        console.print(
-            f"{graph.graph} {report.precision}{at}: compiled, not run, for compute capability "
-            f"{report.compute_capability} by {report.compiler}",
-            soft_wrap=True,
-            highlight=False,
-        )
-        blocks = Table()
-        for column in ("block", "kernels", "MB moved", "MB", "x MB", "MMAC", "only move", "MB by these"):
-            blocks.add_column(column, justify="left" if column == "block" else "right", no_wrap=True)
-        for block, count in graph.by_block().items():
-            blocks.add_row(*_cells(block, count, graph.costs[block]))
-        blocks.add_section()
-        blocks.add_row(*_cells("total", total, graph.total_cost))
-        largest = Table(title=f"The {LARGEST} largest kernels of the {graph.graph}", title_justify="left")
-        for column in ("MB moved", "block", "kernel", "reads", "writes"):
-            justify: JustifyMethod = "right" if column == "MB moved" else "left"
-            largest.add_column(column, justify=justify, no_wrap=True, max_width=48)
-        for kernel, block in graph.largest():
-            reads, writes = _shapes((*kernel.inputs, *kernel.constants)), _shapes(kernel.outputs)
-            largest.add_row(f"{kernel.nbytes / 1e6:.2f}", block, kernel.name, reads, writes)
-        console.print(blocks, largest)
-        console.print(
-            f"{total.moving_kernels} of {total.kernels} kernels only copy, cast, reshape or transpose: "
-            f"{total.moving_bytes / 1e6:.2f} of {total.bytes / 1e6:.2f} MB. Scratch memory: "
-            f"{graph.compiled.scratch_bytes / 1e6:.1f} MB for each context. "
-            f"Plan: {len(graph.compiled.plan) / 1e6:.1f} MB.",
-            soft_wrap=True,
-            highlight=False,
-        )
-    console.print(
-        "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
-        "leaves the block.",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _cells(name: str, count: KernelCount, cost: Cost) -> tuple[str, ...]:
-    return (
-        name,
-        str(count.kernels),
-        f"{count.bytes / 1e6:.2f}",
-        f"{cost.bytes / 1e6:.2f}",
-        f"{count.bytes / cost.bytes:.1f}" if cost.bytes else "",
-        f"{cost.macs / 1e6:.1f}",
-        str(count.moving_kernels),
-        f"{count.moving_bytes / 1e6:.2f}",
-    )
-
-
-def _shapes(tensors: Iterable[Tensor]) -> str:
-    """The largest of some tensors, and how many more there are, such as `1x256x92x192 Half + 3`."""
-    first, *rest = sorted(tensors, key=lambda tensor: tensor.nbytes, reverse=True)
-    text = f"{'x'.join(map(str, first.shape))} {first.dtype}"
-    return f"{text} + {len(rest)}" if rest else text
-
-
-def _names(tensors: Iterable[Tensor]) -> list[str]:
-    return [tensor.name for tensor in tensors]
 
 
 def _nbytes(kernels: Iterable[Kernel]) -> int:

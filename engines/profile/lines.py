@@ -1,4 +1,4 @@
-"""Command lines of NVIDIA's own tools for a bundle: trtexec of TensorRT 10 and 11, and Polygraphy.
+"""Command lines of NVIDIA's own tools for a bundle: trtexec of TensorRT 10 and 11, and Polygraphy, also for RTX.
 
 The precision is in the graphs, so no line names one. What trtexec measures by default changed with version 11: there
 networks are strongly typed, CUDA graphs and spinning are on, transfers are off, and layers are always timed in a run of
@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,9 @@ TOLD_10 = ("--stronglyTyped", "--useCudaGraph", "--noDataTransfers", "--useSpinW
 TIMING = ("--warmUp=500", "--duration=3", "--iterations=100", "--percentile=50,90,99")
 
 LOADER = "polygraphy_inputs.py"
+
+FOR_RTX = ("POLYGRAPHY_USE_TENSORRT_RTX=1", "polygraphy")
+"""Polygraphy with TensorRT for RTX in place of TensorRT."""
 
 
 @dataclass(frozen=True)
@@ -121,24 +124,15 @@ def trtexec(bundle: Bundle, precision: str, case: Case, version: int) -> list[st
 def polygraphy(bundle: Bundle, precision: str, case: Case, tensorrt: bool) -> list[str]:
     """The Polygraphy command line for one graph and bucket, with its environment in front.
 
-    Runs ONNX Runtime on real inputs, and with `tensorrt` compares TensorRT with it, to the export's mean tolerance.
-
-    Raises:
-        InputError: the precision is bf16, which neither numpy nor ONNX Runtime's CPU provider has.
+    Runs ONNX Runtime on real inputs, and with `tensorrt` compares TensorRT with it, to the export's mean tolerance. The
+    precision is fp32 or fp16: neither numpy nor ONNX Runtime's CPU provider has bfloat16.
     """
-    if precision == "bf16":
-        raise InputError("Polygraphy cannot compare bf16: numpy has no bfloat16; take --precision fp32 or fp16")
     outputs = ["depth"] if case.graph == "decoder" and bundle.manifest.with_routes else []
     words = [f"SPD_POINTS={case.points}"] if case.points else []
     words += ["polygraphy", "run", str(bundle.path / bundle.manifest.graphs[precision][case.graph])]
     if tensorrt:  # the first of two runners, because relative errors are relative to the second
         words += ["--trt", "--strongly-typed", *(["--trt-outputs", *outputs] if outputs else [])]
-        shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
-        for i, name in enumerate(("min", "opt", "max")):
-            words += [
-                f"--trt-{name}-shapes",
-                *(f"{tensor}:{_bracketed(bounds[i])}" for tensor, bounds in shapes.items()),
-            ]
+        words += _profile_words(bundle, case)
     words += ["--onnxrt", "--providers", "cpu", "--data-loader-script", _loader_script(), "--validate"]
     words += ["--onnx-outputs", *outputs] if outputs else []  # routes of equal weights may come in another order
     if not tensorrt:
@@ -147,6 +141,22 @@ def polygraphy(bundle: Bundle, precision: str, case: Case, tensorrt: bool) -> li
     # are of about 1.
     within, exact = ("--rtol", "--atol") if case.graph == "decoder" else ("--atol", "--rtol")
     return [*words, "--check-error-stat", "mean", within, f"{TOLERANCES[precision].mean:g}", exact, "0"]
+
+
+def polygraphy_rtx(bundle: Bundle, precision: str, graph: str, found: Sequence[Case], compute: str) -> list[list[str]]:
+    """Polygraphy's command lines that ask TensorRT for RTX whether it takes a graph, and compile it; no GPU is needed.
+
+    Args:
+        bundle: the bundle.
+        precision: fp32, fp16 or bf16.
+        graph: encoder or decoder.
+        found: from `cases`; those of the graph become the profiles of one plan in the current folder.
+        compute: the compute capability, such as 8.9.
+    """
+    model = str(bundle.path / bundle.manifest.graphs[precision][graph])
+    profiles = [word for case in found if case.graph == graph for word in _profile_words(bundle, case)]
+    plan = ["--convert-to", "trt", "-o", f"{graph}.{precision}.plan", "--compute-capabilities", compute]
+    return [[*FOR_RTX, "inspect", "capability", model], [*FOR_RTX, "convert", model, *plan, *profiles]]
 
 
 def shell(words: list[str]) -> str:
@@ -187,6 +197,19 @@ def run(words: list[str]) -> None:
 def _graph_inputs(bundle: Bundle, graph: str) -> tuple[TensorSpec, ...]:
     tensors = bundle.manifest.contract
     return tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
+
+
+def _profile_words(bundle: Bundle, case: Case) -> list[str]:
+    """The profile of one bucket, as Polygraphy's options."""
+    shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
+    return [
+        word
+        for i, name in enumerate(("min", "opt", "max"))
+        for word in (
+            f"--trt-{name}-shapes",
+            *(f"{tensor}:{_bracketed(bounds[i])}" for tensor, bounds in shapes.items()),
+        )
+    ]
 
 
 def _shapes_option(shapes: Mapping[str, tuple[Shape, Shape, Shape]], which: int) -> str:

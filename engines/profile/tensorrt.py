@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.executor import Arrays, Executor
-from engines.inspector import Layer, plan_layers
-from engines.profile.blocks import OTHER, block_of_name
+from engines.inspector import plan_layers
+from engines.layers import Layer
+from engines.profile.blocks import OTHER, block_of_name, blocks_by_neighbours
 from engines.profile.cost import CostedGraph
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from spd.bundle import Bundle
@@ -116,8 +117,24 @@ def _time_layers(
         stack.callback(executor.close)
         for _ in range(WARM_UP + settings.runs):
             outputs = executor.run(profile, inputs)
-        layers = {layer.name: (layer.type, block_of_layer(graph, layer, nodes)) for layer in engine.layers()}
+        found = engine.layers()
+        blocks = layer_blocks(graph, found, nodes)
+        layers = {layer.name: (layer.type, block) for layer, block in zip(found, blocks, strict=True)}
         return layer_times(engine.runs[WARM_UP:], layers, record.file), outputs
+
+
+def layer_blocks(graph: str, layers: Sequence[Layer], nodes: Nodes) -> list[str]:
+    """The block of each layer: by its ONNX nodes or its name, else that of the layer that reads what it writes.
+
+    Args:
+        graph: encoder or decoder.
+        layers: in TensorRT's order.
+        nodes: of the exported graph.
+    """
+    found = [block_of_layer(graph, layer, nodes) for layer in layers]
+    own = [None if block == OTHER else block for block in found]
+    tensors = [([tensor.name for tensor in x.inputs], [tensor.name for tensor in x.outputs]) for x in layers]
+    return blocks_by_neighbours(own, tensors)
 
 
 def block_of_layer(graph: str, layer: Layer, nodes: Nodes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from stand_ins.machine import Machine
 
 from engines.cli import main
+from engines.inspection import PRECISION_NAMES
 from spd.bundle import open_bundle
 from spd.bundle.manifest import FileRecord
 from spd.runtime.available import unavailable
@@ -164,7 +166,44 @@ def test_a_build_that_gives_no_plan(bundle: Path, tensorrt_any: Machine, plan: i
 def test_a_silently_float32_engine(bundle: Path, tensorrt_any: Machine, precision: str) -> None:
     tensorrt_any.faults.float32_layers = True
     line = refused(bundle, "--precision", precision)
-    assert f"the {precision} engine of the encoder is not {'b' * (precision == 'bf16')}float16: 75 of 75" in line
+    assert re.search(rf"the {precision} engine of the encoder is not {PRECISION_NAMES[precision]}: (\d+) of \1 ", line)
+
+
+def opaque(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the inspector tell of one region only."""
+    region = {"Name": "{ForeignNode[stem/0/Conv...head/Exp]}", "LayerType": "Myelin", "Inputs": [], "Outputs": []}
+    monkeypatch.setattr(import_module("stand_ins.trt_inspector"), "layers_of_graph", lambda _: [region])
+
+
+@pytest.mark.parametrize("arguments", [("--no-verify",), ("--inspection", "require")])
+def test_an_engine_that_shows_nothing(
+    bundle: Path, tensorrt_any: Machine, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    opaque(monkeypatch)
+    line = refused(bundle, *arguments)
+    assert "nothing shows that the fp16 engine of the encoder computes in float16: " in line
+    assert "{ForeignNode[stem/0/Conv...head/Exp]} (Myelin)" in line
+    assert "--inspection report accepts such engines" in line
+
+
+@pytest.mark.parametrize("arguments", [(), ("--inspection", "report", "--no-verify")])
+def test_an_engine_that_shows_nothing_is_reported(
+    bundle: Path, tensorrt_10: Machine, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    opaque(monkeypatch)
+    few_cases(monkeypatch)
+    result = build(bundle, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("Warning: nothing shows that the fp16 engine of the ") == 2
+    report = json.loads((bundle / "engines.json").read_text())["tensorrt"]["fp16"]
+    for graph, profiles in (("encoder", 1), ("decoder", 3)):
+        found = report[graph]
+        assert (found["verdict"], found["unknown"], found["share_in_precision"]) == ("unproven", profiles, 0)
+
+
+def test_a_wrong_engine_is_refused_whatever_is_asked(bundle: Path, tensorrt_11: Machine) -> None:
+    tensorrt_11.faults.float32_layers = True
+    assert "is not float16" in refused(bundle, "--inspection", "report")
 
 
 def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:

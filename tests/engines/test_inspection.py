@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engines.inspection import Inspection, check_precision, inspect_layers, island_paths
 from engines.inspector import read_layers
+from engines.layers import Tensor
 from spd.config import PRESETS
 from spd.errors import ExportError, TensorRTError
 
@@ -43,6 +48,8 @@ def inspect(*layers: dict[str, Any], precision: str = "fp16") -> Inspection:
         (layer("MatrixMultiply", "Half Half"), "matrix product"),
         (layer("kgen", "Half Half", "b1/windows/0/MatMul_2", "b1/windows/0/Reshape_4"), "matrix product"),
         (layer("CaskConvolution", "Half Half", "stem/0/Conv"), "convolution"),
+        (layer("CaskGemmConvolution", "Half Half"), "convolution"),
+        (layer("correlation", "Half Half"), "convolution"),
         (layer("kgen", "Half Half", name="_gemm_mha_v2_myl0_4"), "attention"),
         (layer("kgen", "Half Half", "a/MatMul", "a/Softmax", "a/MatMul_2"), "attention"),
     ],
@@ -171,15 +178,149 @@ def test_an_engine_that_cannot_be_read_is_refused(text: str) -> None:
         read_layers(text, "decoder.fp16.engine")
 
 
-def test_an_engine_without_products_is_refused() -> None:
-    with pytest.raises(ExportError, match="names no matrix product and no convolution among 1 layers"):
-        inspect(layer("Reformat", "Half Half"))
+REGION = layer("Myelin", "Half Half", "b1/MatMul", "b5/MatMul", name="{ForeignNode[b1/Cast...head/Exp]}")
+RIGHT = layer("gemm", "Half Half", "b2/layers/0/w_q/MatMul")
+UNTYPED = {**layer("gemm", "Half Half", "b2/layers/0/w_k/MatMul"), "Inputs": [], "Outputs": []}
+NAMELESS = layer("gemm", "Float Float", name="sm90_xmma_gemm")
+"""float32, and nothing says whether it is an island."""
+
+
+@pytest.mark.parametrize(
+    "found",
+    [REGION, UNTYPED, NAMELESS, layer("kgen", "Half Half"), layer("kgen", "Half Half", name="__myl_TranEtc_myl0_3")],
+)
+def test_what_nothing_is_said_of_is_unknown(found: dict[str, Any]) -> None:
+    inspection = inspect(found, RIGHT, RIGHT, RIGHT)
+    assert [unknown.name for unknown in inspection.unknown] == [found["Name"]]
+    assert inspection.wrong == ()
+    assert inspection.share == pytest.approx(3 / 4), "unknown is not right"
+    assert inspection.as_dict()["unknown"] == 1
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        layer("kgen", "Half Half", name="__myl_TranMoveCast_myl0_3"),
+        layer("kgen", "Half Half", name="__myl_Move_myl0_3 [profile 2]"),
+        layer("kgen", "Half Half", name="__myl_MovSliSliTra_myl109_1"),
+        layer("Reformat", "Float Float", name="Reformatting CopyNode for Output Tensor 0 to {ForeignNode[a...b]}"),
+        layer("NoOp", "Float Float", name="Reformatting CopyNode for Input Tensor 1 to stages/0/Conv + stages/0/Add"),
+        layer("Reformat", "Half Float"),
+        layer("TopK", "Float Float"),
+    ],
+)
+def test_what_only_moves_needs_no_nodes(found: dict[str, Any]) -> None:
+    assert len(inspect(found, RIGHT).relevant) == 1
+
+
+@pytest.mark.parametrize("dtypes", ["BFloat16 BFloat16", "TF32 TF32", "Int8 Half", "FP8 Half", "Int8 Int8"])
+def test_another_type_is_wrong_even_without_nodes(dtypes: str) -> None:
+    assert inspect(layer("gemm", dtypes, name="x"), RIGHT).verdict == "wrong"
+
+
+def test_a_kernel_that_pads_an_operand_is_no_product() -> None:
+    pads = layer("kgen", "Float Float", "b5/MatMul_2", "b5/Concat", name="__myl_MoveConc_myl0_7")
+    assert inspect(pads, layer("gemm", "Half Half", "b5/MatMul_2")).relevant[0].type == "gemm"
+    assert inspect(pads, layer("gemm", "Half Half", "b5/MatMul")).verdict == "wrong", "nothing else computes it"
+
+
+def test_a_product_is_known_by_its_generated_name() -> None:
+    (found,) = inspect(layer("kgen", "Half Half", name="__myl_FcAddCast_myl0_3")).right
+    assert found.kind == "matrix product"
+
+
+def test_bytes_of_an_image_are_no_quantised_operand() -> None:
+    assert inspect(layer("CaskConvolution", "UInt8 Half", "stem/0/Conv")).verdict == "proven"
+
+
+@pytest.mark.parametrize("tactic", ["sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n", "cutlass_tensorop_TF32_gemm"])
+def test_tf32_is_not_float32(tactic: str) -> None:
+    product = {**layer("gemm", "Float Float", "b2/layers/0/w_q/MatMul"), "TacticName": tactic}
+    inspection = inspect(product, precision="fp32")
+    assert inspection.wrong[0].dtypes == {"tf32"}
+    with pytest.raises(ExportError, match=r"the fp32 engine is not float32: 1 of 1 .*in tf32"):
+        check_precision(inspection, "engine", "report")
+    island = {**product, "Metadata": "[ONNX Layer: head/w_r2/MatMul]"}
+    assert inspect({**island, "TacticName": "sgemm"}).wrong == ()
+    assert len(inspect(island).wrong) == 1, "an island is float32 itself"
+
+
+@pytest.mark.parametrize(
+    ("layers", "verdict"),
+    [
+        ([REGION], "unproven"),
+        ([REGION, *[RIGHT] * 9], "unproven"),  # it may hold anything
+        ([UNTYPED, RIGHT], "proven"),
+        ([UNTYPED, UNTYPED, RIGHT], "unproven"),
+        ([UNTYPED, UNTYPED, layer("gemm", "BFloat16 BFloat16", "b2/MatMul")], "wrong"),
+        ([layer("gemm", "Float Float", "head/w_r2/MatMul")], "unproven"),  # an island and nothing else
+        ([layer("Reformat", "Half Half")], "unproven"),
+    ],
+)
+def test_verdicts(layers: list[dict[str, Any]], verdict: str) -> None:
+    inspection = inspect(*layers)
+    assert inspection.verdict == inspection.as_dict()["verdict"] == verdict
+    assert inspection.share == len(inspection.right) / (len(inspection.relevant) or 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([REGION], r"TensorRT does not say what 1 of 1 of its layers compute.*such as {ForeignNode.*} \(Myelin\)"),
+        (
+            [UNTYPED, NAMELESS, RIGHT],
+            r"TensorRT does not say what 2 of 3 .*\(matrix product in no stated type\), sm90_xmma_gemm",
+        ),
+        ([layer("Reformat", "Half Half")], r"none of its layers is known to be a matrix product"),
+    ],
+)
+def test_an_unproven_engine_is_refused_or_reported(found: list[dict[str, Any]], said: str) -> None:
+    inspection = inspect(*found)
+    expected = rf"^nothing shows that the fp16 engine computes in float16: {said}"
+    with pytest.raises(ExportError, match=rf"{expected}.*; no engine was written; --inspection report accepts"):
+        check_precision(inspection, "engine")
+    line = check_precision(inspection, "engine", "report")
+    assert line is not None
+    assert re.match(expected, line)
+    assert "\n" not in line
+
+
+def test_of_a_proven_engine_nothing_is_said() -> None:
+    assert check_precision(inspect(RIGHT), "engine", "require") is None
+
+
+LAYERS = st.builds(
+    lambda kind, types, nodes, name: layer(kind, " ".join(types), *nodes, name=name),
+    st.sampled_from(["gemm", "kgen", "CaskConvolution", "Myelin", "TopK", "Reformat", "shape_call"]),
+    st.tuples(*[st.sampled_from(["Half", "Float", "BFloat16", "Int64", "Int8", "none"])] * 2),
+    st.lists(st.sampled_from(["b1/MatMul", "stem/0/Conv", "head/w_r2/MatMul", "b1/Add"]), max_size=3),
+    st.sampled_from(["__myl_Fc_myl0_1", "__myl_Tran_myl0_2", "stem/0/Conv", "x"]),
+)
+
+
+@given(st.lists(LAYERS, min_size=1, max_size=12), st.sampled_from(["fp32", "fp16", "bf16"]))
+def test_every_relevant_layer_has_one_verdict(layers: list[dict[str, Any]], precision: str) -> None:
+    inspection = inspect(*layers, precision=precision)
+    groups = (inspection.right, inspection.islands, inspection.wrong, inspection.unknown)
+    assert Counter(id(x) for group in groups for x in group) == Counter(id(x) for x in inspection.relevant)
+    assert (inspection.verdict == "wrong") == bool(inspection.wrong)
+    assert all("Int8" not in [t.dtype for t in (*x.inputs, *x.outputs)] for x in inspection.right)
+    if inspection.verdict == "proven":
+        assert len(inspection.unknown) <= len(inspection.relevant) / 2
 
 
 def test_what_a_layer_is() -> None:
     found = layer("kgen", "Half Float", "b1/Gather", "b1/MatMul", name="__myl_a")
     found["Weights"] = {"Type": "BFloat16", "Count": 3}
     (read,) = read_layers(json.dumps({"Layers": [found]}), "x.engine")
-    assert (read.name, read.type, read.kind) == ("__myl_a", "kgen", "matrix product")
+    assert (read.name, read.type, read.kind, read.tactic) == ("__myl_a", "kgen", "matrix product", "sm90_xmma")
     assert read.nodes == ("b1/Gather", "b1/MatMul")
     assert read.dtypes == {"fp16", "fp32", "bf16"}
+    assert read.inputs == (Tensor("in", (1, 8), "Half"),)
+    assert [tensor.nbytes for tensor in (*read.inputs, *read.outputs)] == [16, 32]
+
+
+def test_types_in_the_form_of_tensorrt_11() -> None:
+    found = {"Name": "a", "LayerType": "gemm", "Inputs": [{"Name": "x", "DataType": "FP8"}, {"Datatype": "Bool"}]}
+    (read,) = read_layers(json.dumps({"Layers": [found]}), "x.engine")
+    assert read.inputs == (Tensor("x", (), "FP8"), Tensor("", (), "Bool"))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.inspection import inspect_layers, island_paths
-from engines.kernels import BITS, Kernel, Tensor, read_kernels, read_scratch
+from engines.kernels import Kernel, read_kernels, read_scratch
+from engines.layers import BITS, Tensor
 from spd.config import PRESETS
 from spd.errors import TensorRTError
 
@@ -38,10 +39,8 @@ def test_one_kernel_in_full() -> None:
     assert KERNELS["__myl_Topk"] == Kernel(
         name="__myl_Topk_myl0_107",
         type="kgen",
-        kind=None,
-        nodes=("TopK",),
-        dtypes=frozenset({"fp32"}),
         tactic="__myl_Topk_0xee82414bc7e74ac321a5e37accd94666",
+        nodes=("TopK",),
         inputs=(Tensor("__myln_k_arg__bb1_124_myl0", (1, 256, 30), "Float"),),
         constants=(),
         outputs=(Tensor("TopK.1_myl0", (1, 256, 20), "Float"), Tensor("routes", (1, 256, 20), "Int64")),

@@ -22,8 +22,9 @@ from engines.builder import Compiler
 from engines.inspection import check_precision, inspect_layers, island_paths
 from engines.kernels import Kernel, read_kernels
 from engines.profile.blocks import OTHER
-from engines.profile.compiled import KernelCount, kernel_blocks
+from engines.profile.compiled import KernelCount
 from engines.profile.cost import CostedGraph
+from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
 from engines.rtx import (
     COMPUTE_CAPABILITIES,
@@ -85,7 +86,10 @@ def test_every_graph_compiles_in_its_precision(
 
     manifest = open_bundle(exported).manifest
     inspection = inspect_layers(compiled.kernels, precision, island_paths(graph, manifest.config))
-    check_precision(inspection, f"{graph} for RTX")
+    assert check_precision(inspection, f"{graph} for RTX") is None
+    assert (inspection.verdict, inspection.unknown) == ("proven", ())
+    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in PRECISIONS if other != precision]
+    assert others == ["wrong", "wrong"]
     known = [("b3b/layers/1/MatMul",)] if graph == "decoder" and precision != "fp32" else []
     assert [island.nodes for island in inspection.islands] == known
 
@@ -95,7 +99,7 @@ def test_every_graph_compiles_in_its_precision(
     assert products - listed == set(), "a product that no layer is judged by"
 
     check_tensors(compiled.kernels, graph, precision, exported)
-    blocks = kernel_blocks(graph, compiled.kernels, exported_graph.blocks_and_macs())
+    blocks = layer_blocks(graph, compiled.kernels, exported_graph.blocks_and_macs())
     assert OTHER not in blocks
     pairs = list(zip(compiled.kernels, blocks, strict=True))
     counts = [KernelCount.of(kernel for kernel, own in pairs if own == block) for block in set(blocks)]

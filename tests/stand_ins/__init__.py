@@ -6,10 +6,13 @@ asks for; checks what it is answered; synchronises before it reads; orders work 
 before it captures a graph and keeps a graph's memory alive; gives everything back, also when something fails; and
 computes what ONNX Runtime computes from the same graphs.
 
+What the inspector says of a bundle's graphs was recorded from TensorRT for RTX, NVIDIA's own compiler
+(`test_record_rtx_layers.py` compares it with the one installed).
+
 What they cannot prove. That TensorRT's parser takes the graphs and its kernels compute them rightly or in the asked
-precision; which layers are fused and what the inspector calls them; any time, and how much memory anything takes; what
-a real plan, timing cache or progress report looks like; errors of the driver that stick to a context; asynchronous host
-reads of pageable memory; more than one GPU. `tests/gpu` is for these.
+precision; which layers TensorRT itself fuses and what its inspector calls them; any time, and how much memory anything
+takes; what a real plan, timing cache or progress report looks like; errors of the driver that stick to a context;
+asynchronous host reads of pageable memory; more than one GPU. `tests/gpu` is for these.
 
 Where the real thing's answer is not documented, the stand-in takes the stricter one: a corrupt timing cache is None,
 one of another version is refused by `set_timing_cache`; a profile switch always clears the shapes; memory cannot be

@@ -10,7 +10,7 @@ from stand_ins.trt_config import IHostMemory
 from stand_ins.trt_context import IExecutionContext
 from stand_ins.trt_enums import Bound, Dims, NoConstructor, enum, expect
 from stand_ins.trt_graph import Tensor
-from stand_ins.trt_inspector import EngineInspector, layer_count
+from stand_ins.trt_inspector import EngineInspector, layers_of_graph
 from stand_ins.trt_logging import ILogger, checked, say
 from stand_ins.trt_plan import Plan, PlanError
 
@@ -105,7 +105,7 @@ class ICudaEngine(NoConstructor):
     @property
     def num_layers(self) -> int:
         """Layers after fusion."""
-        return layer_count(self._plan)
+        return len(layers_of_graph(self._plan.graph))
 
     @property
     def num_optimization_profiles(self) -> int:

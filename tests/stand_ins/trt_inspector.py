@@ -1,19 +1,26 @@
-"""Stand-in for the engine inspector: layers as TensorRT fuses and names them, in its JSON."""
+"""Stand-in for the engine inspector: the layers that NVIDIA's compiler made of the same graph, in TensorRT's JSON.
+
+They were recorded from TensorRT for RTX by `tools/record_rtx_layers.py`. A graph that was not recorded has a layer for
+each node.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-import zlib
-from collections import Counter
-from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from engines.layers import onnx_nodes, operator
 from stand_ins.machine import current
 from stand_ins.trt_enums import NoConstructor, enum, expect
 from stand_ins.trt_graph import Graph, Node
 from stand_ins.trt_plan import Plan
 
-SHORT = {
+RECORDED = Path(__file__).parent / "rtx_layers.json.gz"
+
+WORDS = {
     "FLOAT": "Float",
     "HALF": "Half",
     "BF16": "BFloat16",
@@ -23,19 +30,10 @@ SHORT = {
     "INT64": "Int64",
     "BOOL": "Bool",
 }
-"""Types as the inspector writes them for layers of its compiler (kgen, gemm)."""
+"""Types as the inspector writes them."""
 
-LONG = {
-    "FLOAT": "Row major linear FP32",
-    "HALF": "Row major linear FP16 format",
-    "BF16": "Row major linear BFloat16 format",
-}
-"""Types as the inspector writes them for layers from its libraries (convolutions, reformats)."""
-
-ALONE = {"Conv": "CaskConvolution", "MatMul": "gemm", "Gemm": "gemm", "TopK": "TopK", "Gather": "Gather"}
-"""Layer types of operators that are a layer of their own; runs of others are fused into one."""
-
-GLUE = ("Transpose", "Reshape", "Unsqueeze", "Squeeze")
+TYPES = {"Conv": "CaskConvolution", "MatMul": "gemm"}
+"""Layer types of operators in graphs that were not recorded; all others are generated kernels."""
 
 Layer = dict[str, Any]
 
@@ -74,114 +72,65 @@ class EngineInspector(NoConstructor):
         layers = [
             {**layer, "Name": layer["Name"] + (f" [profile {profile}]" if profile else "")}
             for profile in range(len(self._plan.profiles) or 1)
-            for layer in _layers(self._plan.graph)
+            for layer in layers_of_graph(self._plan.graph)
         ]
         if self._plan.verbosity == "LAYER_NAMES_ONLY":
             return [layer["Name"] for layer in layers]
         return layers
 
 
-def layer_count(plan: Plan) -> int:
-    """Layers of one profile."""
-    return len(_layers(plan.graph))
-
-
-def _layers(graph: Graph) -> list[Layer]:
+def layers_of_graph(graph: Graph) -> list[Layer]:
+    """The layers of one profile."""
     # Reading shapes is a layer without tensors; whoever expects a type in each layer stumbles over it.
-    layers: list[Layer] = [{"Name": "shape_call", "LayerType": "shape_call", "Inputs": [], "Outputs": []}]
-    run: list[Node] = []
-    attention = _attention(graph)
-    absorbed = {id(node) for group in attention.values() for node in group}
-    for node in graph.nodes:
-        if node.operator == "Constant" or (id(node) in absorbed and id(node) not in attention):
-            continue
-        if id(node) not in attention and node.operator not in ALONE:
-            run.append(node)
-            continue
-        layers += _fused(graph, run)
-        run = []
-        layers.append(_mha(graph, attention[id(node)]) if id(node) in attention else _single(graph, node))
-    return layers + _fused(graph, run)
+    shape_call: Layer = {"Name": "shape_call", "LayerType": "shape_call", "Inputs": [], "Outputs": []}
+    nodes = [node for node in graph.nodes if node.operator != "Constant"]
+    layers = _recorded(graph) or [_layer(graph, node, i) for i, node in enumerate(nodes)]
+    if current().faults.float32_layers:
+        text = json.dumps(layers).replace('"Half"', '"Float"').replace('"BFloat16"', '"Float"')
+        layers = json.loads(text)
+    return [shape_call, *layers]
 
 
-def _attention(graph: Graph) -> dict[int, list[Node]]:
-    """MatMul, Softmax, MatMul in a half type, by the id of the last: TensorRT makes one kernel of them."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
-    uses = Counter(name for node in graph.nodes for name in node.inputs)
-    found = {}
-    for last in graph.nodes:
-        softmax = makers.get(last.inputs[0]) if last.operator == "MatMul" else None
-        first = makers.get(softmax.inputs[0]) if softmax is not None and softmax.operator == "Softmax" else None
-        half = graph.dtypes.get(last.outputs[0]) in ("HALF", "BF16")
-        if softmax is None or first is None or first.operator != "MatMul" or not half:
-            continue
-        if uses[first.outputs[0]] == uses[softmax.outputs[0]] == 1:
-            found[id(last)] = [first, softmax, last]
-    return found
+@cache
+def recorded_layers() -> dict[str, dict[str, list[Layer]]]:
+    """The recorded layers by graph, encoder or decoder, and precision."""
+    layers: dict[str, dict[str, list[Layer]]] = json.loads(gzip.decompress(RECORDED.read_bytes()))
+    return layers
 
 
-def _single(graph: Graph, node: Node) -> Layer:
-    kind = ALONE[node.operator]
-    name = node.name if kind != "gemm" else f"{node.name}_myl0_{_number(node.name)}"
-    layer = _layer(graph, name, kind, [node], node.inputs, node.outputs, LONG if kind == "CaskConvolution" else SHORT)
-    if kind in ("gemm", "CaskConvolution"):
-        word = {"FLOAT": "f32f32_tf32f32_f32", "HALF": "f16f16_f16f32_f16", "BF16": "bf16bf16_bf16f32_bf16"}
-        operation = "gemm" if kind == "gemm" else "fprop_implicit_gemm"
-        types = word.get(_dtype(graph, node.outputs[0]), "")
-        layer["TacticName"] = f"sm90_xmma_{operation}_{types}_tn_n_tilesize64x64x64"
-    return layer
+def _recorded(graph: Graph) -> list[Layer]:
+    """The layers of a graph with the same products in the same precision; empty if none was recorded."""
+    kinds = set(graph.dtypes.values())
+    precision = "bf16" if "BF16" in kinds else "fp16" if "HALF" in kinds else "fp32"
+    products = {node.name for node in graph.nodes if node.operator in TYPES}
+    recorded = [layers[precision] for layers in recorded_layers().values()]
+    return next((layers for layers in recorded if _products(layers) == products), [])
 
 
-def _mha(graph: Graph, nodes: Sequence[Node]) -> Layer:
-    inputs = (*nodes[0].inputs, nodes[2].inputs[1])
-    name = f"_gemm_mha_v2_myl0_{_number(nodes[0].name)}"
-    return _layer(graph, name, "kgen", nodes, inputs, nodes[2].outputs, SHORT)
+def _products(layers: list[Layer]) -> set[str]:
+    nodes = {node for layer in layers for node in onnx_nodes(layer["Metadata"])}
+    return {node for node in nodes if operator(node) in TYPES}
 
 
-def _fused(graph: Graph, nodes: Sequence[Node]) -> list[Layer]:
-    if not nodes:
-        return []
-    made = {name for node in nodes for name in node.outputs}
-    inputs = dict.fromkeys(name for node in nodes for name in node.inputs if name not in made)
-    words = "".join(node.operator[:4].title() for node in nodes if node.operator not in GLUE) or "Move"
-    name = f"__myl_{words[:40]}_myl0_{_number(nodes[0].name)}"
-    return [_layer(graph, name, "kgen", nodes, list(inputs), nodes[-1].outputs, SHORT)]
-
-
-def _layer(
-    graph: Graph,
-    name: str,
-    kind: str,
-    nodes: Sequence[Node],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    words: dict[str, str],
-) -> Layer:
-    def tensors(names: Sequence[str]) -> list[Layer]:
-        return [
-            {
-                "Name": tensor,
-                "Dimensions": list(graph.shapes.get(tensor, ())),
-                "Format/Datatype": words.get(_dtype(graph, tensor), SHORT[_dtype(graph, tensor)]),
-            }
-            for tensor in graph.activations(names)
-        ]
-
+def _layer(graph: Graph, node: Node, number: int) -> Layer:
+    """One node as a layer of its own."""
+    words = {key: graph.activations(getattr(node, key)) for key in ("inputs", "outputs")}
+    layer_type = TYPES.get(node.operator, "kgen")
     return {
-        "Name": name,
-        "LayerType": kind,
-        "Inputs": tensors(inputs),
-        "Outputs": tensors(outputs),
-        "TacticName": name,
+        "Name": f"__myl_{node.operator[:4].title()}_myl0_{number}" if layer_type == "kgen" else node.name,
+        "LayerType": layer_type,
+        **{
+            key.title(): [
+                {
+                    "Name": tensor,
+                    "Dimensions": list(graph.shapes.get(tensor, ())),
+                    "Format/Datatype": WORDS[graph.dtypes.get(tensor, "FLOAT")],
+                }
+                for tensor in tensors
+            ]
+            for key, tensors in words.items()
+        },
+        "TacticName": "",
         "StreamId": 0,
-        "Metadata": "\x1f".join(f"[ONNX Layer: {node.name}]" for node in nodes),
+        "Metadata": f"[ONNX Layer: {node.name}]",
     }
-
-
-def _number(name: str) -> int:
-    return zlib.crc32(name.encode()) % 1000
-
-
-def _dtype(graph: Graph, tensor: str) -> str:
-    dtype = graph.dtypes.get(tensor, "FLOAT")
-    return "FLOAT" if current().faults.float32_layers and dtype in ("HALF", "BF16") else dtype

@@ -7,12 +7,16 @@ version, GPU and system that made it, and by a driver that is not older.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from stand_ins import trt_builder, trt_config, trt_context, trt_engine
 from stand_ins.machine import Machine, current
 from stand_ins.trt_config import IHostMemory
+from stand_ins.trt_engine import SCRATCH
 from stand_ins.trt_enums import NoConstructor, enum, expect, whole
+from stand_ins.trt_inspector import Layer, layers_of_graph
+from stand_ins.trt_logging import say
 from stand_ins.trt_plan import Plan, PlanError
 
 CACHE_MAGIC = b"RTXC"
@@ -43,9 +47,19 @@ class IBuilderConfig(trt_config.IBuilderConfig):
 
 
 class Builder(trt_builder.Builder):
-    """Builds for the compute capabilities of its configuration."""
+    """Builds for the compute capabilities of its configuration, and logs the kernels."""
 
     _configuration = IBuilderConfig
+
+    def build_serialized_network(self, network: Any, config: Any) -> IHostMemory | None:
+        """A plan, or None if there is none; the log says why."""
+        plan = super().build_serialized_network(network, config)
+        if plan is not None:
+            for profile in range(len(config._profiles) or 1):
+                say(self._logger, "VERBOSE", f"Max Scratch Memory: {SCRATCH} bytes")
+                lines = [_kernel_line(layer, profile) for layer in layers_of_graph(network._graph) if layer["Outputs"]]
+                say(self._logger, "VERBOSE", "\n".join(["Layers:", *lines]))
+        return plan
 
 
 class Runtime(trt_engine.Runtime):
@@ -197,3 +211,19 @@ CLASSES: tuple[type, ...] = (
     Runtime,
 )
 """What it offers instead of TensorRT's classes, and beside them."""
+
+
+def _kernel_line(layer: Layer, profile: int) -> str:
+    """A layer of the inspector as the builder logs it."""
+    name = re.sub(r"_myl\d+_", f"_myl{profile}_", layer["Name"])
+    listed = {
+        key: ",".join(
+            f" {{ Name: {tensor['Name']}, Dimensions: [{','.join(map(str, tensor['Dimensions']))}], Strides: [], "
+            f"StrideOrder: [], Datatype: {tensor['Format/Datatype']}, Format: Row major }}"
+            for tensor in layer.get(key, [])
+        )
+        for key in ("Inputs", "Constants", "Outputs")
+    }
+    tensors = ", ".join(f"{key}: [{text}]" for key, text in listed.items())
+    metadata = layer["Metadata"].replace("\x1f", "")
+    return f"Name: {name}, LayerType: {layer['LayerType']}, {tensors}, TacticName: , StreamId: 0, Metadata: {metadata}"

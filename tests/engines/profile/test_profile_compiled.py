@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from rtx_support import needs_rtx
 
-from engines.kernels import Kernel, Tensor
+from engines.kernels import Kernel
+from engines.layers import Tensor
 from engines.profile.blocks import BLOCKS
 from engines.profile.cli import COMPUTE, main
-from engines.profile.compiled import kernel_blocks
 from engines.profile.cost import CostedGraph
+from engines.profile.tensorrt import layer_blocks
 from engines.rtx import DEFAULT_COMPUTE_CAPABILITY
 
 
@@ -29,14 +30,15 @@ def run(*arguments: str | Path) -> Result:
 def compiled(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The document of one call, and what was printed."""
     out = tmp_path_factory.mktemp("compiled") / "k.json"
-    done = run(exported, "--kernels", "--points", "100", "--compute", "12.0", "--out", out)
+    places = ["--out", out, "--picture", out.with_suffix(".png")]
+    done = run(exported, "--kernels", "--points", "100", "--compute", "12.0", *places)
     assert done.exit_code == 0, done.stderr
     said = [line.split(" s  ")[1].partition(":")[0] for line in done.stderr.splitlines()]
     assert list(dict.fromkeys(said)) == [
         f"compiling {graph} fp16 for compute capability 12.0" for graph in ("encoder", "decoder")
     ]
     document: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return {**document, "printed": done.stdout}
+    return {**document, "printed": done.stdout, "picture": out.with_suffix(".png").read_bytes()}
 
 
 @needs_rtx
@@ -59,8 +61,29 @@ def test_blocks_add_up_to_the_whole(compiled: dict[str, Any], exported: Path) ->
         assert graph["macs"] == sum(cost.macs for cost in costs.values())
         for block in blocks:
             assert (block["macs"], block["least_bytes"]) == (costs[block["block"]].macs, costs[block["block"]].bytes)
+        assert sum(kernel["macs"] for kernel in kernels) == graph["macs"], "every product counts once"
         assert all(kernel["outputs"] for kernel in kernels)
         assert 1e6 < graph["scratch_bytes"] < 1e8
+
+
+@needs_rtx
+def test_times_are_predicted_for_every_card(compiled: dict[str, Any]) -> None:
+    assert compiled["picture"].startswith(b"\x89PNG")
+    sheets, launch = compiled["predicted_for"]["gpus"], compiled["predicted_for"]["launch_us"] * 1e-3
+    table = compiled["printed"].partition("Predicted, not measured, from data sheets")[2]
+    for sheet in sheets:
+        row = next(line for line in table.splitlines() if f"│ {sheet['name']} " in line)
+        cells = [cell.strip() for cell in row.strip("│").split("│")][1:]
+        expected = []
+        for graph in compiled["graphs"]:
+            ms = 0.0
+            for kernel in graph["list"]:
+                half = any(t["dtype"] == "Half" for key in ("inputs", "constants", "outputs") for t in kernel[key])
+                tflops = sheet["half_tflops" if half else "fp32_tflops"]
+                ms += max(launch, kernel["bytes"] / sheet["bandwidth_gb"] / 1e6, kernel["macs"] / tflops / 5e8)
+            assert graph["predicted_ms"][sheet["name"]] == pytest.approx(ms, abs=1e-4)
+            expected.append(f"{ms:.3f}")
+        assert cells == [f"{sheet['bandwidth_gb']:g}", f"{sheet['half_tflops']:.1f}", *expected]
 
 
 @needs_rtx
@@ -90,7 +113,7 @@ def test_what_is_printed(compiled: dict[str, Any]) -> None:
 def kernel(name: str, reads: str, writes: str, *nodes: str) -> Kernel:
     """A kernel from one tensor to another."""
     inputs, outputs = ((Tensor(text, (1,), "Half"),) for text in (reads, writes))
-    return Kernel(name, "kgen", None, nodes, frozenset({"fp16"}), "", inputs, (), outputs)
+    return Kernel(name, "kgen", "", nodes, inputs, (), outputs)
 
 
 def test_a_kernel_without_nodes_goes_with_its_reader() -> None:
@@ -102,7 +125,7 @@ def test_a_kernel_without_nodes_goes_with_its_reader() -> None:
         kernel("__myl_Topk_myl0_4", "x", "routes", "TopK"),
     ]
     nodes = {"b3a/layers/0/MatMul": ("B3a", 7), "b2/layers/1/Add": ("B2", 0), "TopK": ("TopK", 0)}
-    assert kernel_blocks("decoder", kernels, nodes) == ["B3a", "B3a", "B3a", "B3a", "TopK"]
+    assert layer_blocks("decoder", kernels, nodes) == ["B3a", "B3a", "B3a", "B3a", "TopK"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +137,7 @@ def test_a_kernel_without_nodes_goes_with_its_reader() -> None:
         (["--kernels", "--trtexec"], "leave out --trtexec and --polygraphy"),
         (["--compute", "8.9"], "--compute is for --kernels"),
         (["--kernels", "--out", "k.txt"], "k.txt must end in .json"),
+        (["--kernels", "--picture", "k.jpg"], "k.jpg must end in .png"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rtx_support import needs_rtx
 
-from engines.profile.cli import main
+from engines.profile.cli import COMPUTE, main
 from engines.profile.lines import Case, cases, polygraphy, shell, trtexec
 from engines.profiles import graph_profiles
 from spd.bundle import MANIFEST, Bundle, FileRecord, open_bundle
@@ -199,12 +200,12 @@ def test_without_trtexec_the_lines_are_printed(opened: Bundle, tmp_path: Path, m
     assert len(done.stdout.splitlines()) == 2 * (1 + 1 + 3), "a heading, the encoder and three buckets for each version"
 
 
-def shell_run(line: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a line as a person would, in the checkout, with this Python's commands on PATH."""
+def shell_run(line: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a line as a person would, by default in the checkout, with this Python's commands on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, **more}
+    environment = {**os.environ, "PATH": path}
     return subprocess.run(
-        line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -220,6 +221,48 @@ def test_polygraphy_runs_as_printed(opened: Bundle) -> None:
     assert "{depth [dtype=float32, shape=(1, 64)]}" in ran.stdout
     assert "PASSED | Output: depth is valid" in ran.stdout
     assert ran.stdout.count("PASSED | Runtime") == 2
+
+
+RTX = "# TensorRT for RTX, compiled without a GPU; Polygraphy leaves TF32 on"
+
+
+@needs_rtx
+def test_polygraphy_compiles_for_rtx_as_printed(opened: Bundle, tmp_path: Path) -> None:
+    done = run(str(opened.path), "--polygraphy", "--precision", "bf16", "--points", "64")
+    assert done.exit_code == 0, done.stderr
+    assert re.fullmatch(r"No lines that compare bf16.*take --precision fp32 or fp16.*\n", done.stderr)
+    heading, *lines = done.stdout.splitlines()
+    assert (heading, len(lines)) == (RTX, 4)
+    ran = shell_run(" && ".join(lines), tmp_path)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0, said
+    assert said.count("Graph is fully supported by TensorRT") == 2
+    assert said.count("target compute capabilities: [(8, 9)]") >= 2
+    assert "image [min=[1, 160, 192, 3], opt=[1, 160, 192, 3], max=[8, 160, 192, 3]]" in said
+    assert "points [min=[1, 1, 2], opt=[1, 64, 2], max=[1, 64, 2]]" in said
+    assert re.search(r"Flags +\| \[TF32", said), "the heading says so"
+    assert {path.name for path in tmp_path.iterdir()} == {"encoder.bf16.plan", "decoder.bf16.plan"}
+    assert all(path.stat().st_size > 1e6 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_lines_for_rtx_have_all_buckets(opened: Bundle, precision: str) -> None:
+    done = run(str(opened.path), "--polygraphy", "--precision", precision)
+    assert done.exit_code == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert [line for line in printed if line.startswith("# ")][-1] == RTX
+    lines = [shlex.split(line) for line in printed[printed.index(RTX) + 1 :]]
+    assert all(line[:2] == ["POLYGRAPHY_USE_TENSORRT_RTX=1", "polygraphy"] for line in lines)
+    for graph, (capability, convert) in zip(("encoder", "decoder"), (lines[:2], lines[2:]), strict=True):
+        model = str(opened.path / f"{graph}.{precision}.onnx")
+        assert capability[2:] == ["inspect", "capability", model]
+        assert convert[2:6] == ["convert", model, "--convert-to", "trt"]
+        assert convert[6:10] == ["-o", f"{graph}.{precision}.plan", "--compute-capabilities", COMPUTE]
+        found = [case for case in cases(opened, precision) if case.graph == graph]
+        for name in ("min", "opt", "max"):
+            assert convert.count(f"--trt-{name}-shapes") == len(found)
+        last = [word for word in convert if word.startswith("points:")][-1:]
+        assert last == (["points:[1,512,2]"] if graph == "decoder" else [])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -260,7 +303,6 @@ def test_the_encoder_is_compared_absolutely(opened: Bundle) -> None:
             ["--polygraphy", "--points", "513"],
             "K = 513 is in no bucket of {}, which end at 64, 256, 512; take 1 to 512",
         ),
-        (["--polygraphy", "--precision", "bf16"], "Polygraphy cannot compare bf16: numpy has no bfloat16; take --pre"),
     ],
 )
 def test_refusals(opened: Bundle, arguments: list[str], message: str) -> None:
