@@ -41,7 +41,7 @@ def read_layers(text: str, file: str) -> tuple[Layer, ...]:
         # TensorRT separates names within "Metadata" by a control character, which strict JSON forbids.
         layers = json.loads(text, strict=False)["Layers"]
         found = tuple(_layer(layer) for layer in layers)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         found = ()
     if not found:
         raise TensorRTError(

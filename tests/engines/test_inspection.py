@@ -171,6 +171,8 @@ def test_a_silently_float32_engine_is_refused() -> None:
         '{"Layers": null}',
         '{"Layers": ["stem/0/Conv"]}',
         '{"Layers": [{"Name": "a"}]}',
+        '{"Layers": [{"LayerType": "gemm", "Inputs": [{"Dimensions": [Infinity]}]}]}',
+        '{"Layers": [{"LayerType": "gemm", "Inputs": [{"Dimensions": "wide"}]}]}',
     ],
 )
 def test_an_engine_that_cannot_be_read_is_refused(text: str) -> None:
@@ -307,6 +309,24 @@ def test_every_relevant_layer_has_one_verdict(layers: list[dict[str, Any]], prec
     assert all("Int8" not in [t.dtype for t in (*x.inputs, *x.outputs)] for x in inspection.right)
     if inspection.verdict == "proven":
         assert len(inspection.unknown) <= len(inspection.relevant) / 2
+
+
+KEYS = ["Layers", "Name", "LayerType", "Inputs", "Outputs", "Weights", "Dimensions", "Format/Datatype", "Metadata"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["Half", "kgen", "[ONNX Layer: a]"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES), max_size=3) | VALUES)
+def test_whatever_the_inspector_says_is_read_or_refused(layers: Any) -> None:
+    try:
+        found = read_layers(json.dumps({"Layers": layers}), "x.engine")
+    except TensorRTError:
+        return
+    assert len(found) == len(layers)
+    assert inspect_layers(found, "fp16", ()).verdict in ("proven", "unproven", "wrong")
 
 
 def test_what_a_layer_is() -> None:
