@@ -151,6 +151,7 @@ def test_options_reach_tensorrt(bundle: Path, tensorrt_any: Machine, monkeypatch
     for config in configs:
         assert not config.get_flag(trt.BuilderFlag.TF32), "it is on by default and must be cleared"
         assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+        assert config.max_aux_streams == 0, "scratch memory is for one stream"
     engine = open_bundle(bundle).manifest.engines[0]
     assert engine.hardware_compatibility == "ampere_plus"
     assert engine.options == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,3 +84,21 @@ def test_engines_are_built_in_the_low_precisions_of_the_export(tmp_path: Path, m
     ((path, options),) = asked
     assert path == tmp_path / f"atto-{HEIGHT}x{WIDTH}"
     assert (options.precisions, options.verify) == (("fp16", "bf16"), False)
+
+
+@pytest.mark.usefixtures("traced")
+def test_rtx_builds_for_rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[engines.pipeline.BuildOptions] = []
+    monkeypatch.setattr(engines.pipeline, "build_engines", lambda _path, options, _phases: asked.append(options))
+    monkeypatch.setattr(engines.cli, "summarise", lambda _built, _console: None)
+    result = CliRunner().invoke(main, [*QUICK, "--out", str(tmp_path), "--precision", "fp16", "--build", "rtx"])
+    assert result.exit_code == 0, result.output
+    assert [(options.flavour, options.precisions) for options in asked] == [("rtx", ("fp16",))]
+
+
+def test_rtx_fails_before_the_export_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    result = CliRunner().invoke(main, [*QUICK, "--out", str(tmp_path), "--build", "rtx"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == ["Error: tensorrt_rtx is missing: pip install 'spd-depth[rtx]'"]
+    assert list(tmp_path.iterdir()) == []
