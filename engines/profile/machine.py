@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
+from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError
 from spd.runtime.available import require
 from spd.runtime.machine import cores
@@ -71,14 +72,14 @@ def measure(settings: Settings, flops: float | None = None, bandwidth: float | N
     try:
         return _measure(settings, flops, bandwidth)
     except BackendError:
-        if settings.backend != "tensorrt":
+        if settings.backend not in ENGINE_BACKENDS:
             raise
         return None
 
 
 def _measure(settings: Settings, flops: float | None, bandwidth: float | None) -> Machine:
     """Measure what is not given."""
-    backend = "onnxruntime-cuda" if settings.backend == "tensorrt" else settings.backend
+    backend = "onnxruntime-cuda" if settings.backend in ENGINE_BACKENDS else settings.backend
     require(backend)
     precision = settings.precision if backend == "onnxruntime-cuda" else "fp32"
     known = " and ".join(name for name, value in (("rate", flops), ("bandwidth", bandwidth)) if value is not None)

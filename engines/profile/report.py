@@ -18,7 +18,7 @@ from spd.runtime.machine import package_versions
 if TYPE_CHECKING:
     from rich.console import Console
 
-PACKAGES = ("spd-depth", "onnxruntime", "onnxruntime-gpu", "tensorrt")
+PACKAGES = ("spd-depth", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from engines.profile.sizes import import_onnx
 from engines.profile.times import Settings
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.gate import check_images
+from spd.bundle.plans import ENGINE_BACKENDS
 from spd.commands.progress import Phases
 from spd.errors import InputError
 from spd.runtime.available import require
@@ -79,7 +80,7 @@ def profile(
 
 def _profiler(backend: str) -> Any:
     """The profiler of a backend; what it imports may be missing for the others."""
-    if backend == "tensorrt":
+    if backend in ENGINE_BACKENDS:
         from engines.profile.tensorrt import profile_tensorrt
 
         return profile_tensorrt

@@ -17,12 +17,12 @@ from engines.profile.blocks import OTHER, block_of_name, blocks_by_neighbours
 from engines.profile.cost import CostedGraph
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from spd.bundle import Bundle
-from spd.bundle.plans import PlanRecord, Target
+from spd.bundle.plans import ENGINE_BACKENDS, PlanRecord, Target
 from spd.errors import BackendError
 from spd.runtime.tensorrt.backend import TensorRTBackend
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Stream, current_target
 from spd.runtime.tensorrt.engine import Context, Engine, Runtime
-from spd.runtime.tensorrt.library import plan_records
+from spd.runtime.tensorrt.library import LIBRARIES, Library, plan_records
 
 Layers = dict[str, tuple[str, str]]
 """Type and block of each layer by its name."""
@@ -46,8 +46,9 @@ def profile_tensorrt(
         BackendError: there are no engines, they do not fit this machine, or TensorRT, CUDA or onnx is missing or fails.
         BundleError: a graph is missing or changed.
     """
-    records = plan_records(bundle, settings.precision)
-    backend = TensorRTBackend(bundle, settings.precision, [])
+    library = LIBRARIES[ENGINE_BACKENDS[settings.backend]]
+    records = plan_records(bundle, settings.precision, library)
+    backend = TensorRTBackend(bundle, settings.precision, [], library)
     encoder_calls = timed(lambda: backend.release(backend.encode(image)), settings.runs)
     kept = backend.encode(image)
     decoder_calls = timed(lambda: backend.decode(kept, points), settings.runs)
@@ -60,8 +61,8 @@ def profile_tensorrt(
         if profile.points is not None and points.shape[1] <= profile.points[2]
     )
     padded = np.pad(points, ((0, 0), (0, size - points.shape[1]), (0, 0)))
-    encoder, cache = _time_layers(bundle, records["encoder"], settings, 0, {"image": image})
-    decoder, _ = _time_layers(bundle, records["decoder"], settings, bucket, {**cache, "points": padded})
+    encoder, cache = _time_layers(bundle, records["encoder"], library, settings, 0, {"image": image})
+    decoder, _ = _time_layers(bundle, records["decoder"], library, settings, bucket, {**cache, "points": padded})
     return GraphTimes("encoder", encoder, encoder_calls, 0), GraphTimes("decoder", decoder, decoder_calls, size)
 
 
@@ -104,7 +105,7 @@ def _make_profiler(trt: Any, seconds: dict[str, float]) -> Any:
 
 
 def _time_layers(
-    bundle: Bundle, record: PlanRecord, settings: Settings, profile: int, inputs: Arrays
+    bundle: Bundle, record: PlanRecord, library: Library, settings: Settings, profile: int, inputs: Arrays
 ) -> tuple[tuple[OperatorTimes, ...], Arrays]:
     """The layers of one engine with their times, and its outputs."""
     graph = record.graph
@@ -112,7 +113,7 @@ def _time_layers(
     with ExitStack() as stack:
         gpu = Gpu()
         stack.callback(gpu.close)
-        engine = ProfiledEngine(Runtime(), bundle, record, current_target())
+        engine = ProfiledEngine(Runtime(library), bundle, record, current_target(library))
         executor = Executor(gpu, engine, settings.precision)
         stack.callback(executor.close)
         for _ in range(WARM_UP + settings.runs):

@@ -17,7 +17,10 @@ from spd.errors import BackendError
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 """Hardware compatibility a plan can be built with: this GPU model only, any GPU from Ampere on, or this capability."""
 
-FLAVOURS = ("tensorrt", "rtx")
+ENGINE_BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+"""The backends that run plans, and the flavour of theirs."""
+
+FLAVOURS = tuple(ENGINE_BACKENDS.values())
 """The libraries that make plans: TensorRT, and TensorRT for RTX."""
 
 Range = tuple[int, int, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
@@ -26,8 +27,8 @@ def require(backend: str, precision: str | None = None) -> None:
 
 def unavailable(backend: str) -> str | None:
     """Why a backend of `spd.runtime.BACKENDS` cannot run here, or None. Torch is looked for, not imported."""
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        return _tensorrt_unavailable("tensorrt" if backend == "tensorrt" else "rtx")
+    if backend in ENGINE_BACKENDS:
+        return _tensorrt_unavailable(ENGINE_BACKENDS[backend])
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
         return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None

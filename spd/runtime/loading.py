@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
 from spd.runtime import devices
@@ -90,8 +91,7 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
     bundle = open_bundle(path)
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
-        "tensorrt": lambda: _tensorrt(bundle, "tensorrt", precision, notes),
-        "tensorrt-rtx": lambda: _tensorrt(bundle, "rtx", precision, notes),
+        **{name: partial(_tensorrt, bundle, flavour, precision, notes) for name, flavour in ENGINE_BACKENDS.items()},
         "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
@@ -121,8 +121,8 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
 
 def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
     """Whether whoever made the bundle, or this machine, expects it to run on a faster backend than a CPU's."""
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        flavour = "tensorrt" if backend == "tensorrt" else "rtx"
+    if backend in ENGINE_BACKENDS:
+        flavour = ENGINE_BACKENDS[backend]
         built = {(engine.graph, engine.precision) for engine in bundle.manifest.engines if engine.flavour == flavour}
         wanted = PRECISIONS if precision is None else (precision,)
         complete = any(all((graph, each) in built for graph in GRAPHS) for each in wanted)
