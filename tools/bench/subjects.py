@@ -76,6 +76,7 @@ class Deployed(Subject):
     def encode(self) -> None:
         """As in `Subject`."""
         self._cache = self._backend.encode(self._inputs.image)
+        self._backend.wait(self._cache)
 
     def decode(self, count: int) -> NDArray[np.float32]:
         """As in `Subject`."""

@@ -1,4 +1,4 @@
-"""CUDA as the TensorRT runtime uses it: one GPU, its streams, memory and graphs. The only user of cuda-core.
+"""CUDA as the TensorRT runtime uses it: one GPU, its streams, events, memory and graphs. The only user of cuda-core.
 
 Every call is checked: a failure is a `CudaError` that names the call and what it was for. Memory comes from a pool of
 SPD's own, so that closing it gives everything back whatever else uses the GPU, and every buffer is counted.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from spd.bundle.plans import Target
-from spd.errors import BackendError, CudaError, DeviceMemoryError, one_line
+from spd.errors import BackendError, CudaError, DeviceMemoryError, SPDError, one_line
 from spd.runtime import devices
 from spd.runtime.packages import import_cuda, import_tensorrt
 
@@ -79,6 +79,13 @@ class Gpu:
         except Exception as error:
             raise _failed("create_stream", "a lane", error) from error
 
+    def event(self) -> Event:
+        """A new event; until it is recorded, nothing waits for it."""
+        try:
+            return Event(self._core.Device(ORDINAL).create_event())
+        except Exception as error:
+            raise _failed("create_event", "a lane or scene", error) from error
+
     def allocate(self, nbytes: int, what: str) -> DeviceBuffer:
         """Memory on the GPU, aligned to 256 bytes as TensorRT asks; `what` names it in messages.
 
@@ -104,6 +111,18 @@ class Gpu:
         except Exception as error:
             raise self._full("pinned host", nbytes, what, error) from error
         return PinnedArray(self._counted(buffer), what, self._forget, shape, dtype)
+
+    def free(self, buffer: DeviceBuffer, after: Event) -> None:
+        """Give device memory back when the work before an event is done. The host does not wait.
+
+        Raises:
+            CudaError: a call failed.
+        """
+        try:
+            self._memory_stream.wait(after._event)
+        except Exception as error:
+            raise _failed("wait", f"freeing {buffer.what}", error) from error
+        buffer.close()
 
     def close(self) -> None:
         """Give the pool back; buffers must be closed."""
@@ -136,13 +155,39 @@ class Stream:
         self.handle = int(stream.handle)
         """What TensorRT takes."""
 
-    def upload(self, source: PinnedArray, target: DeviceBuffer) -> None:
-        """Copy from the host to the GPU; both have the same size."""
-        _copy(source, target, target.what, self._stream)
+    def copy(self, source: DeviceBuffer, target: DeviceBuffer) -> None:
+        """Copy all of a buffer to one of the same size, on the GPU or between it and pinned memory.
 
-    def download(self, source: DeviceBuffer, target: PinnedArray) -> None:
-        """Copy from the GPU to the host; both have the same size. The bytes are there after `sync`."""
-        _copy(source, target, source.what, self._stream)
+        Raises:
+            CudaError: the copy is refused.
+        """
+        assert source.nbytes == target.nbytes
+        try:
+            target.buffer.copy_from(source.buffer, stream=self._stream)
+        except Exception as error:
+            raise _failed("copy_from", target.what, error) from error
+
+    def record(self, event: Event) -> None:
+        """Let an event stand for everything that is in this stream now.
+
+        Raises:
+            CudaError: it is refused.
+        """
+        try:
+            self._stream.record(event._event)
+        except Exception as error:
+            raise _failed("record", "an event", error) from error
+
+    def wait(self, event: Event) -> None:
+        """Let what comes into this stream from now on wait for an event. The host does not wait.
+
+        Raises:
+            CudaError: it is refused.
+        """
+        try:
+            self._stream.wait(event._event)
+        except Exception as error:
+            raise _failed("wait", "an event", error) from error
 
     def sync(self, what: str) -> None:
         """Wait for everything in the stream; errors of the work itself come up here.
@@ -153,33 +198,58 @@ class Stream:
         try:
             self._stream.sync()
         except Exception as error:
-            raise _failed("sync", f"{what}; if it goes on, start the process again", error) from error
+            raise _unfinished(what, error) from error
 
     def capture(self, enqueue: Callable[[], None], what: str) -> Graph:
         """Record what `enqueue` puts into this stream, without running it.
 
         Raises:
             CudaError: it cannot be recorded; the stream is usable all the same.
+            SPDError: what `enqueue` raises.
         """
         builder = None
         try:
             builder = self._stream.create_graph_builder()
             # thread_local: other threads may allocate meanwhile.
             builder.begin_building("thread_local")
-            try:
-                enqueue()
-            finally:
-                builder.end_building()  # also after a failure, or the stream stays in capture
+            enqueue()
+            builder.end_building()
             return Graph(builder.complete(), what)
+        except SPDError:
+            raise
         except Exception as error:
             raise _failed("graph capture", what, error) from error
         finally:
             if builder is not None:
-                builder.close()
+                # It ends a capture that is still under way, and says of a spoilt one once more that it is spoilt.
+                with suppress(Exception):
+                    builder.close()
 
     def close(self) -> None:
         """Destroy the stream."""
         self._stream.close()
+
+
+class Event:
+    """A point in the work of a stream."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+
+    def sync(self, what: str) -> None:
+        """Wait on the host for the work before it; errors of the work itself come up here.
+
+        Raises:
+            CudaError: something in the stream failed.
+        """
+        try:
+            self._event.sync()
+        except Exception as error:
+            raise _unfinished(what, error) from error
+
+    def close(self) -> None:
+        """Destroy the event; what waits for it still does."""
+        self._event.close()
 
 
 class Graph:
@@ -257,12 +327,8 @@ def _version(status: Any, number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _copy(source: DeviceBuffer, target: DeviceBuffer, what: str, stream: Any) -> None:
-    assert source.nbytes == target.nbytes
-    try:
-        target.buffer.copy_from(source.buffer, stream=stream)
-    except Exception as error:
-        raise _failed("copy_from", what, error) from error
+def _unfinished(what: str, error: Exception) -> CudaError:
+    return _failed("sync", f"{what}; if it goes on, start the process again", error)
 
 
 def _failed(call: str, what: str, error: Exception) -> CudaError:
