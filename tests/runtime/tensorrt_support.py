@@ -19,10 +19,10 @@ from spd.bundle.plans import PlanRecord
 from spd.runtime.tensorrt.cuda import current_target
 
 EDGES = (4, 16, 48)
-"""Buckets 1-4, 5-16, 17-48: small, so that all of them and more than the largest are quick."""
+"""Small buckets, so that all of them and more than the largest are quick."""
 
 
-def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES) -> Path:
+def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES, max_batch: int = 1) -> Path:
     """Build the engines of a precision into a bundle; `edges` are the largest K of the decoder's buckets."""
     bundle = open_bundle(folder)
     manifest = dataclasses.replace(bundle.manifest, max_points=edges[-1])
@@ -30,7 +30,7 @@ def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = 
     records, files = list(manifest.engines), dict(manifest.files)
     for graph in GRAPHS:
         inputs = manifest.contract.encoder_inputs if graph == "encoder" else manifest.contract.decoder_inputs
-        profiles = graph_profiles(graph, manifest, edges)
+        profiles = graph_profiles(graph, manifest, edges, max_batch)
         plan = folder / f"{graph}.{precision}.engine"
         plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
         files[plan.name] = FileRecord.of(plan)

@@ -80,7 +80,9 @@ class Deployed(Subject):
 
     def decode(self, count: int) -> NDArray[np.float32]:
         """As in `Subject`."""
-        return self._backend.decode(self._cache, self._inputs.first(count))
+        points, step = self._inputs.first(count), self._backend.max_points
+        starts = range(0, count, step)
+        return np.concatenate([self._backend.decode(self._cache, points[:, i : i + step]) for i in starts], axis=1)
 
 
 class OnnxRuntime(Subject):

@@ -128,14 +128,12 @@ def test_a_failed_encode(
     """What TensorRT refuses is said at once, what fails on the GPU by the next query; and memory stays for the next."""
     live = tensorrt_11.live_buffers
     setattr(tensorrt_11.faults, fault, 1)
-    scene = None
+    scene = loaded.encode(rooms[1]) if when == "depth" else None
     with pytest.raises(kind, match=what) as caught:
-        scene = loaded.encode(rooms[1])
-        scene.depth(points[:10])
-    assert (scene is not None) == (when == "depth")
+        loaded.encode(rooms[1]) if scene is None else scene.depth(points[:10])
     assert nothing_pending(tensorrt_11)
     if scene is not None:
-        with pytest.raises(CudaError, match="image of this scene could not be encoded: .*sync failed for encoder"):
+        with pytest.raises(CudaError, match=r"image of this scene could not be encoded: .*sync failed for encoder"):
             scene.depth(points[:10])
         scene.close()
     np.testing.assert_allclose(loaded.encode(rooms[0]).depth(points[:10]), expected, rtol=1e-5)
@@ -153,7 +151,7 @@ def test_a_failed_encode_comes_up_in_the_other_lane(loaded: Model, tensorrt_11: 
         tensorrt_11.faults.execution = 1
         first.encode(rooms[1][None], memory)
         second.encode(rooms[0][None], other)
-        with pytest.raises(CudaError, match="sync failed for encoder.fp32.engine or decoder.fp32.engine at K=16"):
+        with pytest.raises(CudaError, match=r"sync failed for encoder.fp32.engine or decoder.fp32.engine at K=16"):
             second.decode(memory, asked)
         second.drain()
         for lane in (first, second):

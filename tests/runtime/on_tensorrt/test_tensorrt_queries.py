@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tensorrt_support import EDGES, add_engines, nothing_left
 
 import spd
 from spd.bundle import open_bundle
+from spd.errors import CudaError
 from spd.runtime import Model
 from spd.runtime.backend import cache_nbytes
 
@@ -113,6 +115,33 @@ def test_encode_does_not_wait(loaded: Model, tensorrt_any: Any, model: Model, ro
     depth = scene.depth(points[:10])
     assert events["synchronisations"] == before + 1
     np.testing.assert_allclose(depth, model.encode(rooms[0]).depth(points[:10]), rtol=1e-5)
+
+
+def test_what_measures_time_can_wait(loaded: Model, tensorrt_any: Any, rooms) -> None:
+    assert loaded._residency is not None
+    backend = loaded._residency.backend
+    cache = backend.encode(rooms[0][None])
+    tensorrt_any.counts.copies.clear()
+    backend.wait(cache)
+    copies = [(copy.kind, copy.bytes) for copy in tensorrt_any.counts.copies]
+    assert copies == [("host-to-device", IMAGE_BYTES), ("device-to-device", size(loaded))]
+    tensorrt_any.faults.execution = 1
+    failing = backend.encode(rooms[0][None])
+    with pytest.raises(CudaError, match="sync failed for the encoder"):
+        backend.wait(failing)
+
+
+def test_a_lane_has_no_memory_for_images_that_go_together(bundle: Path, tensorrt_11: Any, rooms) -> None:
+    """A profile for several images is somebody else's."""
+    taken = []
+    for folder, max_batch in ((bundle, 1), (Path(shutil.copytree(bundle, bundle.parent / "eight")), 8)):
+        add_engines(folder, max_batch=max_batch)
+        with spd.load(folder, backend="tensorrt") as model:
+            assert model.encode(rooms[0]).depth([(1, 1)]).shape == (1,)
+            taken.append(tensorrt_11.live_bytes)
+        del model
+        gc.collect()
+    assert taken[0] == taken[1]
 
 
 def test_images_in_a_row_do_not_overwrite_each_other(loaded: Model, model: Model, rooms, points) -> None:
@@ -349,7 +378,7 @@ def test_nothing_is_freed_during_a_capture(
 
 def test_the_limit_is_the_largest_bucket(loaded: Model, engines: Path) -> None:
     manifest = open_bundle(engines).manifest
-    assert [e.profiles[-1].points for e in manifest.engines] == [None, (17, 48, 48)]
+    assert [e.profiles[-1].points for e in manifest.engines] == [None, (48, 48, 48)]
     assert manifest.max_points == EDGES[-1]
     assert loaded._residency is not None
     assert loaded._residency.backend.max_points == 48
