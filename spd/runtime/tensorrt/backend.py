@@ -19,7 +19,8 @@ from spd.errors import BackendError, CudaError
 from spd.runtime.backend import Backend
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
-from spd.runtime.tensorrt.lanes import Engines, Lanes
+from spd.runtime.tensorrt.lane import Engines
+from spd.runtime.tensorrt.lanes import Lanes
 from spd.runtime.tensorrt.scenes import SceneMemories
 
 PREFERENCE = ("fp16", "bf16", "fp32")

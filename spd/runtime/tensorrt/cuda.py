@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from spd.runtime.packages import import_cuda, import_tensorrt
 
 ORDINAL = 0
 """The GPU that is used, as CUDA_VISIBLE_DEVICES numbers them."""
+AFTER_SYNC = "; if it goes on, start the process again"
+"""What to do when work on the GPU failed: most such failures stay until the process ends."""
 
 
 class Gpu:
@@ -67,24 +69,18 @@ class Gpu:
         Raises:
             CudaError: it cannot be used any more.
         """
-        try:
+        with _checked("set_current", f"GPU {ORDINAL}"):
             self._core.Device(ORDINAL).set_current()
-        except Exception as error:
-            raise _failed("set_current", f"GPU {ORDINAL}", error) from error
 
     def stream(self) -> Stream:
         """A new stream that does not wait for the default one."""
-        try:
+        with _checked("create_stream", "a lane"):
             return Stream(self._core.Device(ORDINAL).create_stream())
-        except Exception as error:
-            raise _failed("create_stream", "a lane", error) from error
 
     def event(self) -> Event:
         """A new event; until it is recorded, nothing waits for it."""
-        try:
+        with _checked("create_event", "a lane or scene"):
             return Event(self._core.Device(ORDINAL).create_event())
-        except Exception as error:
-            raise _failed("create_event", "a lane or scene", error) from error
 
     def allocate(self, nbytes: int, what: str) -> DeviceBuffer:
         """Memory on the GPU, aligned to 256 bytes as TensorRT asks; `what` names it in messages.
@@ -118,10 +114,8 @@ class Gpu:
         Raises:
             CudaError: a call failed.
         """
-        try:
+        with _checked("wait", f"freeing {buffer.what}"):
             self._memory_stream.wait(after._event)
-        except Exception as error:
-            raise _failed("wait", f"freeing {buffer.what}", error) from error
         buffer.close()
 
     def close(self) -> None:
@@ -162,10 +156,8 @@ class Stream:
             CudaError: the copy is refused.
         """
         assert source.nbytes == target.nbytes
-        try:
+        with _checked("copy_from", target.what):
             target.buffer.copy_from(source.buffer, stream=self._stream)
-        except Exception as error:
-            raise _failed("copy_from", target.what, error) from error
 
     def record(self, event: Event) -> None:
         """Let an event stand for everything that is in this stream now.
@@ -173,10 +165,8 @@ class Stream:
         Raises:
             CudaError: it is refused.
         """
-        try:
+        with _checked("record", "an event"):
             self._stream.record(event._event)
-        except Exception as error:
-            raise _failed("record", "an event", error) from error
 
     def wait(self, event: Event) -> None:
         """Let what comes into this stream from now on wait for an event. The host does not wait.
@@ -184,10 +174,8 @@ class Stream:
         Raises:
             CudaError: it is refused.
         """
-        try:
+        with _checked("wait", "an event"):
             self._stream.wait(event._event)
-        except Exception as error:
-            raise _failed("wait", "an event", error) from error
 
     def sync(self, what: str) -> None:
         """Wait for everything in the stream; errors of the work itself come up here.
@@ -195,10 +183,8 @@ class Stream:
         Raises:
             CudaError: something in the stream failed.
         """
-        try:
+        with _checked("sync", f"{what}{AFTER_SYNC}"):
             self._stream.sync()
-        except Exception as error:
-            raise _unfinished(what, error) from error
 
     def capture(self, enqueue: Callable[[], None], what: str) -> Graph:
         """Record what `enqueue` puts into this stream, without running it.
@@ -242,10 +228,8 @@ class Event:
         Raises:
             CudaError: something in the stream failed.
         """
-        try:
+        with _checked("sync", f"{what}{AFTER_SYNC}"):
             self._event.sync()
-        except Exception as error:
-            raise _unfinished(what, error) from error
 
     def close(self) -> None:
         """Destroy the event; what waits for it still does."""
@@ -265,10 +249,8 @@ class Graph:
         Raises:
             CudaError: the launch failed.
         """
-        try:
+        with _checked("graph launch", self._what):
             self._graph.launch(stream._stream)
-        except Exception as error:
-            raise _failed("graph launch", self._what, error) from error
 
     def close(self) -> None:
         """Destroy the graph."""
@@ -327,8 +309,13 @@ def _version(status: Any, number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _unfinished(what: str, error: Exception) -> CudaError:
-    return _failed("sync", f"{what}; if it goes on, start the process again", error)
+@contextmanager
+def _checked(call: str, what: str) -> Iterator[None]:
+    """Turn what cuda-core raises into an error that names the call and what it was for."""
+    try:
+        yield
+    except Exception as error:
+        raise _failed(call, what, error) from error
 
 
 def _failed(call: str, what: str, error: Exception) -> CudaError:
