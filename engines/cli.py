@@ -62,7 +62,7 @@ class Memory(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generi
 
 
 class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
-    """Largest K of each bucket, such as 64,256,1024."""
+    """K of each bucket, such as 64,256,1024."""
 
     name = "K,K,..."
 
@@ -116,7 +116,14 @@ class Capabilities(click.ParamType):  # type: ignore[type-arg, unused-ignore] # 
     multiple=True,
     help="Repeatable.  [default: fp16, or fp32 in a bundle without it]",
 )
-@click.option("--buckets", "edges", type=Edges(), help="Largest K of each decoder profile.  [default: 64,256,1024]")
+@click.option("--buckets", "edges", type=Edges(), help="K of each decoder profile.  [default: 64,256,1024]")
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Images per call of the encoder; more than one take a profile of their own, for other runtimes than SPD's.",
+)
 @click.option("--workspace", type=Memory(), help="Scratch memory for one layer.  [default: all of the GPU's]")
 @click.option(
     "--optimization-level",

@@ -65,10 +65,10 @@ class Executor:
                 context.check_shape(name, pinned.array.shape)
             context.bind({name: buffer.address for name, buffer in buffers.items()})
             for name, pinned in staged.items():
-                self._stream.upload(pinned, buffers[name])
+                self._stream.copy(pinned, buffers[name])
             context.enqueue(self._stream)
             for name, pinned in results.items():
-                self._stream.download(buffers[name], pinned)
+                self._stream.copy(buffers[name], pinned)
             self._stream.sync(f"{self._engine.name} in profile {profile}")
             return {name: pinned.array.copy() for name, pinned in results.items()}
 

@@ -39,7 +39,9 @@ class BuildOptions:
     precisions: tuple[str, ...] = ()
     """fp32, fp16, bf16; by default fp16, or fp32 in a bundle without it."""
     edges: tuple[int, ...] | None = None
-    """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
+    """K of each bucket; by default `profiles.DEFAULT_EDGES`."""
+    max_batch: int = 1
+    """Most images in one call of the encoder."""
     flavour: str = "tensorrt"
     """One of `spd.bundle.plans.FLAVOURS`."""
     compute_capabilities: tuple[str, ...] = ()
@@ -188,7 +190,7 @@ def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]
     for precision in precisions:
         for graph in GRAPHS:
             bundle.graph(graph, precision)
-            graph_profiles(graph, bundle.manifest, options.edges)
+            graph_profiles(graph, bundle.manifest, options.edges, options.max_batch)
     mine = [engine for engine in bundle.manifest.engines if engine.flavour == options.flavour]
     there = sorted({engine.precision for engine in mine if engine.precision in precisions})
     if there and not options.force:
@@ -204,7 +206,7 @@ def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]
 def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
     """Build one plan into the staging folder and judge what it became."""
     manifest, options = job.bundle.manifest, job.options
-    profiles = graph_profiles(graph, manifest, options.edges)
+    profiles = graph_profiles(graph, manifest, options.edges, options.max_batch)
     tensors = manifest.contract
     inputs = tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
     source, state = job.bundle.graph(graph, precision), BuildState()

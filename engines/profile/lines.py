@@ -70,12 +70,13 @@ def cases(bundle: Bundle, precision: str, points: int | None = None) -> tuple[Ca
             None,
         )
         profiles = graph_profiles(graph, bundle.manifest) if record is None else record.profiles
-        for i, profile in enumerate(profiles):
-            low, _, high = profile.points or (0, 0, 0)
-            if not profile.points or points is None or low <= points <= high:
-                found.append(Case(graph, i, profile, high))
-    if found[-1].graph == "encoder":
+        if graph == "encoder":
+            found.append(Case(graph, 0, profiles[0], 0))  # the runtime encodes one image at a time
+            continue
         edges = [profile.points[2] for profile in profiles if profile.points is not None]
+        taken = [i for i, edge in enumerate(edges) if points is None or points <= edge]
+        found += [Case(graph, i, profiles[i], edges[i]) for i in (taken if points is None else taken[:1])]
+    if found[-1].graph == "encoder":
         raise InputError(
             f"K = {points} is in no bucket of {bundle.path}, which end at {', '.join(map(str, edges))}; take 1 to "
             f"{edges[-1]}"

@@ -18,7 +18,7 @@ from engines.profile.cost import CostedGraph
 from engines.profile.times import WARM_UP, GraphTimes, OperatorTimes, Settings, timed
 from spd.bundle import Bundle
 from spd.bundle.plans import ENGINE_BACKENDS, PlanRecord, Target
-from spd.errors import BackendError
+from spd.errors import BackendError, InputError
 from spd.runtime.tensorrt.backend import TensorRTBackend
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Stream, current_target
 from spd.runtime.tensorrt.engine import Context, Engine, Runtime
@@ -45,21 +45,30 @@ def profile_tensorrt(
     Raises:
         BackendError: there are no engines, they do not fit this machine, or TensorRT, CUDA or onnx is missing or fails.
         BundleError: a graph is missing or changed.
+        InputError: there are more points than the largest bucket takes.
     """
     library = LIBRARIES[ENGINE_BACKENDS[settings.backend]]
     records = plan_records(bundle, settings.precision, library)
+    sizes = [profile.points[2] for profile in records["decoder"].profiles if profile.points is not None]
+    if points.shape[1] > sizes[-1]:
+        raise InputError(
+            f"K = {points.shape[1]} is in no bucket of the engines of {bundle.path}, which end at "
+            f"{', '.join(map(str, sizes))}; take 1 to {sizes[-1]}"
+        )
     backend = TensorRTBackend(bundle, settings.precision, [], library)
-    encoder_calls = timed(lambda: backend.release(backend.encode(image)), settings.runs)
+
+    def encode() -> None:
+        cache = backend.encode(image)
+        backend.wait(cache)
+        backend.release(cache)
+
+    encoder_calls = timed(encode, settings.runs)
     kept = backend.encode(image)
     decoder_calls = timed(lambda: backend.decode(kept, points), settings.runs)
     backend.release(kept)
     backend.close()
 
-    bucket, size = next(
-        (i, profile.points[2])
-        for i, profile in enumerate(records["decoder"].profiles)
-        if profile.points is not None and points.shape[1] <= profile.points[2]
-    )
+    bucket, size = next((i, size) for i, size in enumerate(sizes) if points.shape[1] <= size)
     padded = np.pad(points, ((0, 0), (0, size - points.shape[1]), (0, 0)))
     encoder, cache = _time_layers(bundle, records["encoder"], library, settings, 0, {"image": image})
     decoder, _ = _time_layers(bundle, records["decoder"], library, settings, bucket, {**cache, "points": padded})

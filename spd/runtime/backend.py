@@ -41,6 +41,10 @@ class Backend(ABC):
     def decode(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Depth in metres, float32 [1, K], of points (u, v), float32 [1, K, 2], in pixels of the backend's image."""
 
+    def wait(self, cache: Any) -> None:
+        """Wait until a cache is computed, where `encode` returns before; for measuring time."""
+        return
+
     def release(self, cache: Any) -> None:
         """Give back the memory of a cache that will not be used again; by default its last reference does."""
         return

@@ -78,7 +78,7 @@ def test_a_bundle_that_is_none(tmp_path: Path) -> None:
 
 
 def test_buckets_beyond_the_bundle(bundle: Path, tensorrt_10: Machine) -> None:
-    assert "bundle's limit of 512 points" in refused(bundle, "--buckets", "64,1024")
+    assert "rise within 1 to 512, the bundle's limit of points" in refused(bundle, "--buckets", "64,1024")
     assert tensorrt_10.counts.events["builds"] == 0
 
 
@@ -208,7 +208,8 @@ def test_a_wrong_engine_is_refused_whatever_is_asked(bundle: Path, tensorrt_11: 
 
 def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images, then one: a second instead of seven."""
-    monkeypatch.setattr(import_module("engines.proof"), "proof_cases", lambda *_: ((1, ((0, 37),)), (2, ((1, 65),))))
+    proof = import_module("engines.proof")
+    monkeypatch.setattr(proof, "proof_trials", lambda *_: (proof.Trial(1, 37), proof.Trial(2, 65)))
 
 
 def test_an_engine_that_computes_nan(bundle: Path, tensorrt_any: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

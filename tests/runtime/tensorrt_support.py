@@ -19,11 +19,15 @@ from spd.bundle.plans import PlanRecord, RtxTarget
 from spd.runtime.tensorrt.cuda import current_target
 
 EDGES = (4, 16, 48)
-"""Buckets 1-4, 5-16, 17-48: small, so that all of them and more than the largest are quick."""
+"""Small buckets, so that all of them and more than the largest are quick."""
 
 
 def add_engines(
-    folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES, capabilities: tuple[str, ...] = ()
+    folder: Path,
+    precision: str = "fp32",
+    edges: tuple[int, ...] = EDGES,
+    max_batch: int = 1,
+    capabilities: tuple[str, ...] = (),
 ) -> Path:
     """Build the engines of a precision into a bundle.
 
@@ -31,6 +35,7 @@ def add_engines(
         folder: the bundle.
         precision: fp32, fp16 or bf16.
         edges: the largest K of the decoder's buckets.
+        max_batch: images that an encoder takes at once.
         capabilities: builds with TensorRT for RTX, for these; without any, with TensorRT.
     """
     bundle = open_bundle(folder)
@@ -41,7 +46,7 @@ def add_engines(
     records, files = list(manifest.engines), dict(manifest.files)
     for graph in GRAPHS:
         inputs = manifest.contract.encoder_inputs if graph == "encoder" else manifest.contract.decoder_inputs
-        profiles = graph_profiles(graph, manifest, edges)
+        profiles = graph_profiles(graph, manifest, edges, max_batch)
         plan = folder / f"{graph}.{precision}{'.rtx' if capabilities else ''}.engine"
         plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
         files[plan.name] = FileRecord.of(plan)

@@ -49,8 +49,17 @@ class GraphBuilder:
 
     @property
     def is_building(self) -> bool:
-        """Whether the capture is under way."""
-        return self._building
+        """Whether the capture is under way.
+
+        Raises:
+            RuntimeError: it is, and spoilt.
+        """
+        capture = timeline_of(self).capture
+        if capture is not None and capture.broken is not None:
+            raise RuntimeError(
+                "Build process encountered an error and has been invalidated. Build process must now be ended."
+            )
+        return capture is not None
 
     @property
     def is_closed(self) -> bool:
@@ -75,19 +84,24 @@ class GraphBuilder:
 
     @call
     def end_building(self) -> GraphBuilder:
-        """End the capture; the stream works as before, whether it succeeded or not."""
-        if not self._building:
+        """End the capture, unless it is spoilt: that one stays under way until `close`."""
+        if not self.is_building:
             raise RuntimeError("Graph builder is not building.")
+        self._work = self._end()
+        return self
+
+    def _end(self) -> list[Work]:
+        """As cuStreamEndCapture: whatever it says, the stream works as before."""
         timeline = timeline_of(self)
-        capture = timeline.capture
-        assert capture is not None
-        self._building, timeline.capture = False, None
+        capture, timeline.capture = timeline.capture, None
+        if capture is None:
+            raise CUDAError("CUDA_ERROR_ILLEGAL_STATE: the stream is not being captured")
         if current().faults.fires("capture"):
             capture.broken = "a planned fault"
         if capture.broken is not None:
             raise CUDAError(f"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: {capture.broken}")
-        self._work = capture.work
-        return self
+        self._building = False
+        return capture.work
 
     @call
     def complete(self, options: GraphCompleteOptions | None = None) -> Graph:
@@ -96,11 +110,16 @@ class GraphBuilder:
             raise RuntimeError("Graph has not finished building.")
         return Graph._make(Replay(current(), self._work))
 
+    @call
     def close(self) -> None:
-        """Destroy the builder; a capture that is under way is dropped."""
+        """Destroy the builder. A capture that did not end is ended; if that fails, the builder stays as it is."""
         if self._building and not self._captured._closed:
-            self._captured._timeline.capture = None
+            self._end()
         self._building, self._closed = False, True
+
+    def __del__(self) -> None:
+        if getattr(self, "_building", False):
+            self._captured._timeline.capture = None
 
 
 class Graph:

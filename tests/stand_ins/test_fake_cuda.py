@@ -158,10 +158,12 @@ def test_a_graph_replays_with_the_data_of_its_launch(session: Session) -> None:
 def test_capture_needs_an_enqueue_before(session: Session) -> None:
     builder = session.stream.create_graph_builder().begin_building()
     assert not session.enqueue()
-    with pytest.raises(Exception, match="CAPTURE_INVALIDATED"):
+    with pytest.raises(RuntimeError, match="must now be ended"):
         builder.end_building()
     with pytest.raises(RuntimeError, match="not finished"):
         builder.complete()
+    with pytest.raises(Exception, match="CAPTURE_INVALIDATED"):
+        builder.close()
     captured(session)
     session.close()
 
@@ -174,12 +176,17 @@ def test_what_a_capture_does_not_allow(session: Session) -> None:
         assert session.enqueue()
         with pytest.raises(Exception, match="CAPTURE_UNSUPPORTED"):
             forbidden()
-        with pytest.raises(Exception, match="CAPTURE_INVALIDATED"):
+        with pytest.raises(RuntimeError, match="must now be ended"):
             builder.end_building()
+        with pytest.raises(Exception, match="CAPTURE_INVALIDATED"):
+            builder.close()
+        del builder  # or it ends the next capture, as the real one does
     session.machine.faults.capture = 1
     builder = session.stream.create_graph_builder().begin_building()
     with pytest.raises(Exception, match="planned fault"):
         builder.end_building()
+    with pytest.raises(Exception, match="ILLEGAL_STATE"):
+        builder.close()
     assert session.enqueue()
     session.stream.sync()
     session.close()

@@ -62,6 +62,10 @@ class Marker:
     clock: dict[int, int]
 
 
+def _nothing() -> None:
+    return
+
+
 class Timeline:
     """A stream."""
 
@@ -120,9 +124,16 @@ class Timeline:
         while self.queue and not (work is not None and work.done):
             following = self.queue.popleft()
             following.done = True
-            if following.illegal is not None:
-                raise ExecutionError(f"an illegal memory access was encountered ({following.illegal})")
-            following.run()
+            try:
+                if following.illegal is not None:
+                    raise ExecutionError(f"an illegal memory access was encountered ({following.illegal})")
+                following.run()
+            except ExecutionError:
+                for dropped in self.queue:
+                    dropped.done = True
+                self.queue.clear()
+                raise
+            following.run = _nothing  # memory that it used remembers it, and must not keep alive what it ran
 
     def _order(self, work: Work) -> None:
         """Note the work on the memory that it touches, and complain of what it is not ordered after."""

@@ -120,7 +120,8 @@ class IExecutionContext(NoConstructor):
 
     def set_device_memory(self, memory: int, size: int) -> None:
         """Give the context its memory, for the strategy USER_MANAGED."""
-        if whole(size) < self._engine.device_memory_size_v2 or whole(memory) % ALIGNMENT:
+        needed = self._engine.get_device_memory_size_for_profile_v2(self._profile)
+        if whole(size) < needed or whole(memory) % ALIGNMENT:
             self._error(f"setDeviceMemoryV2: {size} bytes at {memory:#x} are too few or not aligned")
             return
         self._scratch = (memory, size)

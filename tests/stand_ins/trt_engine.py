@@ -15,7 +15,7 @@ from stand_ins.trt_logging import ILogger, checked, say
 from stand_ins.trt_plan import Plan, PlanError
 
 SCRATCH = 1 << 16
-"""Bytes of device memory that a context takes."""
+"""Bytes of device memory that a context takes for each image."""
 
 
 class Runtime(Bound):
@@ -114,12 +114,14 @@ class ICudaEngine(NoConstructor):
 
     @property
     def device_memory_size_v2(self) -> int:
-        """Bytes that a context needs on the device."""
-        return SCRATCH
+        """Bytes that a context needs on the device, whatever its profile."""
+        return max(map(self.get_device_memory_size_for_profile_v2, range(self.num_optimization_profiles)))
 
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
         """Bytes that a context needs on the device with a profile."""
-        return SCRATCH
+        first = self.get_tensor_name(0)
+        *_, largest = self.get_tensor_profile_shape(first, profile_index)
+        return SCRATCH * largest[0]
 
     @property
     def hardware_compatibility_level(self) -> Any:
@@ -187,12 +189,12 @@ class ICudaEngine(NoConstructor):
         """A context, or None when the device has no room for it."""
         kinds = enum("ExecutionContextAllocationStrategy")
         strategy = kinds.STATIC if strategy is None else expect(strategy, "ExecutionContextAllocationStrategy")
-        machine = current()
+        machine, size = current(), self.device_memory_size_v2
         try:
             if machine.faults.fires("context"):
                 raise OutOfMemoryError("a planned fault")
             with machine.lock:
-                scratch = None if strategy is kinds.USER_MANAGED else machine.memory.allocate(SCRATCH, "context")
+                scratch = None if strategy is kinds.USER_MANAGED else machine.memory.allocate(size, "context")
         except OutOfMemoryError as error:
             say(self._logger, "ERROR", f"ICudaEngine::createExecutionContext: Error Code 2: OutOfMemory ({error})")
             return None

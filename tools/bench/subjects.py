@@ -76,10 +76,13 @@ class Deployed(Subject):
     def encode(self) -> None:
         """As in `Subject`."""
         self._cache = self._backend.encode(self._inputs.image)
+        self._backend.wait(self._cache)
 
     def decode(self, count: int) -> NDArray[np.float32]:
         """As in `Subject`."""
-        return self._backend.decode(self._cache, self._inputs.first(count))
+        points, step = self._inputs.first(count), self._backend.max_points
+        starts = range(0, count, step)
+        return np.concatenate([self._backend.decode(self._cache, points[:, i : i + step]) for i in starts], axis=1)
 
 
 class OnnxRuntime(Subject):

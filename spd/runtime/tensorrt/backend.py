@@ -1,35 +1,37 @@
-"""Bundles on TensorRT: the encoder writes the cache where the decoder reads it; only images, points and depths travel.
+"""Bundles on TensorRT: a scene's cache stays on the GPU; only images, points and depths travel.
 
-K is padded to the largest of its bucket, which is what the engine's profile is tuned for: one graph per bucket, and
+`encode` does not wait for the GPU. A fault of its work comes up in the first call that does wait, and in every query of
+the scene. K is padded to the largest of its bucket, which the engine's profile is made for: one graph per bucket, and
 narrower buckets are the engine builder's choice. Points that fill up are (0, 0), and their depths are cut off.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd.bundle import Bundle
-from spd.runtime.backend import Backend, cache_nbytes
+from spd.errors import CudaError
+from spd.runtime.backend import Backend
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
-from spd.runtime.tensorrt.lanes import Engines, Lane, Slot
+from spd.runtime.tensorrt.lane import Engines
+from spd.runtime.tensorrt.lanes import Lanes
 from spd.runtime.tensorrt.library import TENSORRT, Library, plan_records, warn_unproven
-from spd.runtime.tensorrt.slots import Slots
+from spd.runtime.tensorrt.scenes import SceneMemories
 
 
 class SceneCache:
-    """The cache of a scene: a slot, until `release` is called or the last reference goes."""
+    """The cache of a scene, in memory of its own until `release` is called or the last reference goes."""
 
-    def __init__(self, backend: TensorRTBackend, slots: Slots, slot: Slot) -> None:
+    def __init__(self, backend: TensorRTBackend, scenes: SceneMemories) -> None:
         self.backend = backend
         """Its memory is gone when the backend is."""
-        self.slot = slot
-        self.release = weakref.finalize(self, slots.give_back, slot)
+        self.memory = scenes.take()
+        self.release = weakref.finalize(self, scenes.give_back, self.memory)
 
 
 class TensorRTBackend(Backend):
@@ -52,19 +54,19 @@ class TensorRTBackend(Backend):
         manifest = bundle.manifest
         self.precision = records["decoder"].precision
         self.height, self.width = manifest.height, manifest.width
-        self.cache_bytes = cache_nbytes(manifest.contract, self.precision)
         here = current_target(library)
         with ExitStack() as undo:
             gpu = Gpu()
             undo.callback(gpu.close)
             runtime = Runtime(library)
             encoder, decoder = (Engine(runtime, bundle, records[graph], here) for graph in ("encoder", "decoder"))
-            self._buckets = [profile.points[2] for profile in decoder.profiles if profile.points is not None]
-            self.max_points = self._buckets[-1]
+            engines = Engines(encoder, decoder, self.precision)
+            self.max_points, self.cache_bytes = engines.buckets[-1], engines.cache_bytes
             self._gpu = gpu
-            self._slots = Slots(gpu, Engines(encoder, decoder, self.precision), notes)
+            self._scenes = SceneMemories(gpu, engines.cache_bytes)
+            self._lanes = Lanes(gpu, engines, self._scenes, notes)
             undo.pop_all()
-        weakref.finalize(self, self._slots.close)
+        weakref.finalize(self, _close, gpu, self._lanes, self._scenes)
         if (line := warn_unproven(bundle, records.values(), library)) is not None:
             notes.append(line)
 
@@ -76,15 +78,10 @@ class TensorRTBackend(Backend):
             TensorRTError: a call failed.
         """
         self._gpu.use()
-        cache = SceneCache(self, self._slots, self._slots.take())
+        cache = SceneCache(self, self._scenes)
         try:
-            slot = cache.slot
-            with _locked(slot.lane) as lane:
-                lane.image_host.array[...] = image
-                lane.stream.upload(lane.image_host, lane.image)
-                lane.encoder.bind(slot.addresses)
-                lane.encoder.enqueue(lane.stream)
-                lane.stream.sync("the encoder")
+            with self._lanes.use() as lane:
+                lane.encode(image, cache.memory)
         except BaseException:
             cache.release()
             raise
@@ -97,21 +94,19 @@ class TensorRTBackend(Backend):
             CudaError: a call failed.
             TensorRTError: a call failed.
         """
-        count = points.shape[1]
-        if count == 0:
+        if points.shape[1] == 0:
             return np.empty((1, 0), dtype=np.float32)
-        bucket = next(i for i, largest in enumerate(self._buckets) if count <= largest)
         self._gpu.use()
-        with _locked(cache.slot.lane) as lane:
-            staging = lane.staging[bucket]
-            staging.points_host.array[:, :count] = points
-            staging.points_host.array[:, count:] = 0
-            lane.stream.upload(staging.points_host, staging.points)
-            self._slots.program(cache.slot, bucket).run(self._slots.capture)
-            lane.stream.download(staging.depth, staging.depth_host)
-            lane.stream.sync("the decoder")
-            depth: NDArray[np.float32] = staging.depth_host.array[:, :count].copy()
-        return depth
+        with self._lanes.use(cache.memory.encoding) as lane:
+            return lane.decode(cache.memory, points)
+
+    def wait(self, cache: SceneCache) -> None:
+        """As in `Backend`.
+
+        Raises:
+            CudaError: the encoder failed.
+        """
+        cache.memory.written.sync("the encoder")
 
     def release(self, cache: SceneCache) -> None:
         """As in `Backend`."""
@@ -119,15 +114,13 @@ class TensorRTBackend(Backend):
 
     def close(self) -> None:
         """As in `Backend`: frees what no scene is in; the rest goes with the last reference to the backend."""
-        self._slots.trim()
+        self._scenes.trim()
 
 
-@contextmanager
-def _locked(lane: Lane) -> Iterator[Lane]:
-    """Use a lane alone; after a failure, wait until nothing of it is in use any more."""
-    with lane.lock:
-        try:
-            yield lane
-        except BaseException:
-            lane.drain()
-            raise
+def _close(gpu: Gpu, lanes: Lanes, scenes: SceneMemories) -> None:
+    if scenes.process.is_this:
+        with suppress(CudaError):
+            gpu.use()
+        lanes.close()
+        scenes.close()
+        gpu.close()

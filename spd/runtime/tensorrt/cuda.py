@@ -1,4 +1,4 @@
-"""CUDA as the TensorRT runtime uses it: one GPU, its streams, memory and graphs. The only user of cuda-core.
+"""CUDA as the TensorRT runtime uses it: one GPU, its streams, events, memory and graphs. The only user of cuda-core.
 
 Every call is checked: a failure is a `CudaError` that names the call and what it was for. Memory comes from a pool of
 SPD's own, so that closing it gives everything back whatever else uses the GPU, and every buffer is counted.
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from spd.bundle.plans import Target
-from spd.errors import BackendError, CudaError, DeviceMemoryError, one_line
+from spd.errors import BackendError, CudaError, DeviceMemoryError, SPDError, one_line
 from spd.runtime import devices
 from spd.runtime.packages import import_cuda
 from spd.runtime.tensorrt.library import TENSORRT, Library
 
 ORDINAL = 0
 """The GPU that is used, as CUDA_VISIBLE_DEVICES numbers them."""
+AFTER_SYNC = "; if it goes on, start the process again"
+"""What to do when work on the GPU failed: most such failures stay until the process ends."""
 
 
 class Gpu:
@@ -68,17 +70,18 @@ class Gpu:
         Raises:
             CudaError: it cannot be used any more.
         """
-        try:
+        with _checked("set_current", f"GPU {ORDINAL}"):
             self._core.Device(ORDINAL).set_current()
-        except Exception as error:
-            raise _failed("set_current", f"GPU {ORDINAL}", error) from error
 
     def stream(self) -> Stream:
         """A new stream that does not wait for the default one."""
-        try:
+        with _checked("create_stream", "a lane"):
             return Stream(self._core.Device(ORDINAL).create_stream())
-        except Exception as error:
-            raise _failed("create_stream", "a lane", error) from error
+
+    def event(self) -> Event:
+        """A new event; until it is recorded, nothing waits for it."""
+        with _checked("create_event", "a lane or scene"):
+            return Event(self._core.Device(ORDINAL).create_event())
 
     def allocate(self, nbytes: int, what: str) -> DeviceBuffer:
         """Memory on the GPU, aligned to 256 bytes as TensorRT asks; `what` names it in messages.
@@ -105,6 +108,16 @@ class Gpu:
         except Exception as error:
             raise self._full("pinned host", nbytes, what, error) from error
         return PinnedArray(self._counted(buffer), what, self._forget, shape, dtype)
+
+    def free(self, buffer: DeviceBuffer, after: Event) -> None:
+        """Give device memory back when the work before an event is done. The host does not wait.
+
+        Raises:
+            CudaError: a call failed.
+        """
+        with _checked("wait", f"freeing {buffer.what}"):
+            self._memory_stream.wait(after._event)
+        buffer.close()
 
     def close(self) -> None:
         """Give the pool back; buffers must be closed."""
@@ -137,13 +150,33 @@ class Stream:
         self.handle = int(stream.handle)
         """What TensorRT takes."""
 
-    def upload(self, source: PinnedArray, target: DeviceBuffer) -> None:
-        """Copy from the host to the GPU; both have the same size."""
-        _copy(source, target, target.what, self._stream)
+    def copy(self, source: DeviceBuffer, target: DeviceBuffer) -> None:
+        """Copy all of a buffer to one of the same size, on the GPU or between it and pinned memory.
 
-    def download(self, source: DeviceBuffer, target: PinnedArray) -> None:
-        """Copy from the GPU to the host; both have the same size. The bytes are there after `sync`."""
-        _copy(source, target, source.what, self._stream)
+        Raises:
+            CudaError: the copy is refused.
+        """
+        assert source.nbytes == target.nbytes
+        with _checked("copy_from", target.what):
+            target.buffer.copy_from(source.buffer, stream=self._stream)
+
+    def record(self, event: Event) -> None:
+        """Let an event stand for everything that is in this stream now.
+
+        Raises:
+            CudaError: it is refused.
+        """
+        with _checked("record", "an event"):
+            self._stream.record(event._event)
+
+    def wait(self, event: Event) -> None:
+        """Let what comes into this stream from now on wait for an event. The host does not wait.
+
+        Raises:
+            CudaError: it is refused.
+        """
+        with _checked("wait", "an event"):
+            self._stream.wait(event._event)
 
     def sync(self, what: str) -> None:
         """Wait for everything in the stream; errors of the work itself come up here.
@@ -151,36 +184,57 @@ class Stream:
         Raises:
             CudaError: something in the stream failed.
         """
-        try:
+        with _checked("sync", f"{what}{AFTER_SYNC}"):
             self._stream.sync()
-        except Exception as error:
-            raise _failed("sync", f"{what}; if it goes on, start the process again", error) from error
 
     def capture(self, enqueue: Callable[[], None], what: str) -> Graph:
         """Record what `enqueue` puts into this stream, without running it.
 
         Raises:
             CudaError: it cannot be recorded; the stream is usable all the same.
+            SPDError: what `enqueue` raises.
         """
         builder = None
         try:
             builder = self._stream.create_graph_builder()
             # thread_local: other threads may allocate meanwhile.
             builder.begin_building("thread_local")
-            try:
-                enqueue()
-            finally:
-                builder.end_building()  # also after a failure, or the stream stays in capture
+            enqueue()
+            builder.end_building()
             return Graph(builder.complete(), what)
+        except SPDError:
+            raise
         except Exception as error:
             raise _failed("graph capture", what, error) from error
         finally:
             if builder is not None:
-                builder.close()
+                # It ends a capture that is still under way, and says of a spoilt one once more that it is spoilt.
+                with suppress(Exception):
+                    builder.close()
 
     def close(self) -> None:
         """Destroy the stream."""
         self._stream.close()
+
+
+class Event:
+    """A point in the work of a stream."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+
+    def sync(self, what: str) -> None:
+        """Wait on the host for the work before it; errors of the work itself come up here.
+
+        Raises:
+            CudaError: something in the stream failed.
+        """
+        with _checked("sync", f"{what}{AFTER_SYNC}"):
+            self._event.sync()
+
+    def close(self) -> None:
+        """Destroy the event; what waits for it still does."""
+        self._event.close()
 
 
 class Graph:
@@ -196,10 +250,8 @@ class Graph:
         Raises:
             CudaError: the launch failed.
         """
-        try:
+        with _checked("graph launch", self._what):
             self._graph.launch(stream._stream)
-        except Exception as error:
-            raise _failed("graph launch", self._what, error) from error
 
     def close(self) -> None:
         """Destroy the graph."""
@@ -258,12 +310,13 @@ def _version(status: Any, number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _copy(source: DeviceBuffer, target: DeviceBuffer, what: str, stream: Any) -> None:
-    assert source.nbytes == target.nbytes
+@contextmanager
+def _checked(call: str, what: str) -> Iterator[None]:
+    """Turn what cuda-core raises into an error that names the call and what it was for."""
     try:
-        target.buffer.copy_from(source.buffer, stream=stream)
+        yield
     except Exception as error:
-        raise _failed("copy_from", what, error) from error
+        raise _failed(call, what, error) from error
 
 
 def _failed(call: str, what: str, error: Exception) -> CudaError:
