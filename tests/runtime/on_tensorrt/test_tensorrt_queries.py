@@ -389,6 +389,6 @@ def test_nothing_is_freed_during_a_capture(
 def test_the_limit_is_the_largest_bucket(loaded: Model, engines: Path) -> None:
     manifest = open_bundle(engines).manifest
     assert [e.profiles[-1].points for e in manifest.engines] == [None, (48, 48, 48)]
-    assert manifest.max_points == EDGES[-1]
+    assert manifest.max_points == 512, "more are asked in chunks"
     assert loaded._residency is not None
     assert loaded._residency.backend.max_points == 48
