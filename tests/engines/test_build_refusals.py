@@ -196,7 +196,7 @@ def test_an_engine_that_shows_nothing_is_reported(
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count("Warning: nothing shows that the fp16 engine of the ") == 2
     report = json.loads((bundle / "engines.json").read_text())["tensorrt"]["fp16"]
-    for graph, profiles in (("encoder", 1), ("decoder", 3)):
+    for graph, profiles in (("encoder", 1), ("decoder", 2)):
         found = report[graph]
         assert (found["verdict"], found["unknown"], found["share_in_precision"]) == ("unproven", profiles, 0)
 

@@ -39,7 +39,7 @@ def add_engines(
         capabilities: builds with TensorRT for RTX, for these; without any, with TensorRT.
     """
     bundle = open_bundle(folder)
-    manifest = dataclasses.replace(bundle.manifest, max_points=edges[-1])
+    manifest = bundle.manifest
     compiler = rtx_compiler(*capabilities) if capabilities else tensorrt_compiler()
     target = RtxTarget(compiler.trt.__version__, capabilities) if capabilities else current_target()
     builder = PlanBuilder(PlanOptions(), None, compiler=compiler)
