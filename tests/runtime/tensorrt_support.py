@@ -25,7 +25,7 @@ EDGES = (4, 16, 48)
 def add_engines(folder: Path, precision: str = "fp32", edges: tuple[int, ...] = EDGES, max_batch: int = 1) -> Path:
     """Build the engines of a precision into a bundle; `edges` are the largest K of the decoder's buckets."""
     bundle = open_bundle(folder)
-    manifest = dataclasses.replace(bundle.manifest, max_points=edges[-1])
+    manifest = bundle.manifest
     builder = PlanBuilder(PlanOptions(), TimingCache(None, current_target(), lambda _: None))
     records, files = list(manifest.engines), dict(manifest.files)
     for graph in GRAPHS:

@@ -15,7 +15,7 @@ from runtime.tensorrt_support import add_engines, nothing_left
 
 from spd.bundle import open_bundle
 from spd.commands.progress import Phases
-from spd.errors import BackendError
+from spd.errors import BackendError, InputError
 
 BUCKETS = (4, 16)
 
@@ -68,6 +68,14 @@ def test_every_layer_gets_its_block_and_its_times(bundle: Path, profiler: list[s
     assert by_block["stage 3"].ms == pytest.approx(by_block["stage 3"].operators)
     assert by_block["stage 3"].bytes_run is None
     assert sum(block.share for block in report.graphs[1].blocks) == pytest.approx(1)
+
+
+def test_more_points_than_the_largest_bucket_takes(bundle: Path, profiler: list[str], tensorrt_any: Any) -> None:
+    add_engines(bundle, "fp32", BUCKETS)
+    profile_run, times = import_module("engines.profile.run"), import_module("engines.profile.times")
+    settings = times.Settings("tensorrt", "fp32", 17, 1)
+    with pytest.raises(InputError, match=r"K = 17 is in no bucket of the engines of .*, which end at 4, 16; take 1 to"):
+        profile_run.profile(bundle, settings, silent(), flops=1e12, bandwidth=1e11)
 
 
 def test_a_layer_of_several_blocks_belongs_to_the_one_with_the_arithmetic() -> None:
