@@ -131,10 +131,7 @@ class Scene:
             PointsError: the points have another shape, are not finite, or lie outside the image.
             SPDError: the scene is closed, or was encoded before this process was forked.
         """
-        place = self._place  # as another thread may close the scene meanwhile
-        if place is None:
-            raise SPDError("the scene is closed; encode the image again")
-        place[0].process.check()
+        place = self._open_place()
         if outside not in ("error", "nan"):
             raise ValueError(f'outside is {outside!r}, expected "error" or "nan"')
         points_K2 = _finite_points(points)
@@ -150,6 +147,24 @@ class Scene:
         if within.any():
             depth[within] = _decode(*place, self._letterbox.to_graph(points_K2[within]))
         return depth
+
+    def wait(self) -> None:
+        """Wait until the image is encoded. On TensorRT `encode` returns before; a query waits by itself.
+
+        Raises:
+            BackendError: the encoder failed.
+            SPDError: the scene is closed, or was encoded before this process was forked.
+        """
+        residency, resident = self._open_place()
+        with residency.use(resident) as cache:
+            residency.backend.wait(cache)
+
+    def _open_place(self) -> tuple[Residency, Resident]:
+        place = self._place  # as another thread may close the scene meanwhile
+        if place is None:
+            raise SPDError("the scene is closed; encode the image again")
+        place[0].process.check()
+        return place
 
     def close(self) -> None:
         """Give back the scene's memory on the device now."""

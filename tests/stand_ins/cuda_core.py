@@ -109,6 +109,7 @@ class Event:
     def sync(self) -> None:
         """Wait for the work before the event."""
         current().counts.events["synchronisations"] += 1
+        self._check_open()
         if self._marker is not None and self._marker.work.stream is not None:
             self._marker.work.stream.run_until(self._marker.work)
 
@@ -128,8 +129,12 @@ class Event:
         return self._closed
 
     def close(self) -> None:
-        """Destroy the event."""
+        """Destroy the event; what waits for it already still does."""
         self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CUDAError("CUDA_ERROR_INVALID_HANDLE: the event is closed")
 
 
 class Stream:
@@ -178,8 +183,7 @@ class Stream:
     def record(self, event: Event | None = None, options: EventOptions | None = None) -> Event:
         """Mark this point in the stream's work."""
         event = Event._make() if event is None else event
-        if event._closed:
-            raise CUDAError("CUDA_ERROR_INVALID_HANDLE: the event is closed")
+        event._check_open()
         event._marker = timeline_of(self).record()
         return event
 
@@ -187,6 +191,7 @@ class Stream:
     def wait(self, event_or_stream: Event | Stream) -> None:
         """Let following work wait for an event or a stream."""
         if isinstance(event_or_stream, Event):
+            event_or_stream._check_open()
             marker = event_or_stream._marker
         else:
             marker = timeline_of(event_or_stream).record()

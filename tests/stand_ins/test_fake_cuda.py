@@ -115,6 +115,35 @@ def test_two_streams_need_an_event_between_them(tensorrt_11: Machine, core: Any)
     second.sync()
 
 
+def test_an_event_is_recorded_again_and_destroyed(core: Any) -> None:
+    """Who waits for it waits for what it stood for then."""
+    first, second = (core.Device(0).create_stream() for _ in range(2))
+    a, b = (core.Device(0).allocate(64, stream=first) for _ in range(2))
+    event = core.Device(0).create_event()
+    event.sync()
+    second.wait(event)
+    a.copy_to(b, stream=first)
+    first.record(event)
+    second.wait(event)
+    event.close()
+    b.copy_to(a, stream=second)
+    second.sync()
+    for use in (event.sync, lambda: first.record(event), lambda: second.wait(event)):
+        with pytest.raises(Exception, match="the event is closed"):
+            use()
+
+
+def test_what_comes_after_failed_work_is_dropped(session: Session) -> None:
+    session.machine.faults.execution = 1
+    assert session.enqueue()
+    event = session.stream.record()
+    with pytest.raises(Exception, match="ILLEGAL_ADDRESS"):
+        session.stream.sync()
+    assert event.is_done
+    session.stream.sync()
+    session.close()
+
+
 def test_pinned_memory_must_outlive_its_copy(tensorrt_11: Machine, core: Any) -> None:
     stream = core.Device(0).create_stream()
     device = core.Device(0).allocate(64, stream=stream)

@@ -104,6 +104,8 @@ def _encode(model: Model, image_read: Read[Question]) -> Encoded[Question]:
     question, image = image_read
     start = time.perf_counter()
     scene = None if image is None else model.encode(image)
+    if scene is not None:
+        scene.wait()  # so that the time is the encoder's, and its faults are this image's
     return Encoded(question, scene, time.perf_counter() - start)
 
 

@@ -18,7 +18,7 @@ from tensorrt_support import EDGES, add_engines, nothing_left
 
 import spd
 from spd.bundle import open_bundle
-from spd.errors import CudaError
+from spd.errors import CudaError, SPDError
 from spd.runtime import Model
 from spd.runtime.backend import cache_nbytes
 
@@ -118,17 +118,18 @@ def test_encode_does_not_wait(loaded: Model, tensorrt_any: Any, model: Model, ro
 
 
 def test_what_measures_time_can_wait(loaded: Model, tensorrt_any: Any, rooms) -> None:
-    assert loaded._residency is not None
-    backend = loaded._residency.backend
-    cache = backend.encode(rooms[0][None])
+    scene = loaded.encode(rooms[0])
     tensorrt_any.counts.copies.clear()
-    backend.wait(cache)
+    scene.wait()
     copies = [(copy.kind, copy.bytes) for copy in tensorrt_any.counts.copies]
     assert copies == [("host-to-device", IMAGE_BYTES), ("device-to-device", size(loaded))]
     tensorrt_any.faults.execution = 1
-    failing = backend.encode(rooms[0][None])
+    failing = loaded.encode(rooms[0])
     with pytest.raises(CudaError, match="sync failed for the encoder"):
-        backend.wait(failing)
+        failing.wait()
+    failing.close()
+    with pytest.raises(SPDError, match="the scene is closed"):
+        failing.wait()
 
 
 def test_a_lane_has_no_memory_for_images_that_go_together(bundle: Path, tensorrt_11: Any, rooms) -> None:
