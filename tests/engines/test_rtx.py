@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from rich.console import Console
 from rtx_support import needs_rtx
@@ -34,11 +35,14 @@ from engines.rtx import (
     compile_profiles,
     rtx_compiler,
 )
+from export.graphs import BF16_OPSET, GraphOptions, Limits, build_graphs
 from spd.bundle import GRAPHS, open_bundle
-from spd.bundle.contract import DTYPES, PRECISIONS, TensorSpec
+from spd.bundle.contract import DTYPES, PRECISIONS, TensorSpec, contract
 from spd.bundle.plans import PlanProfile
 from spd.commands.progress import Phases
+from spd.config import PRESETS
 from spd.errors import BackendError, ExportError
+from spd.models import seeded
 
 ROOT = Path(__file__).parents[2]
 POINTS = 256
@@ -105,6 +109,21 @@ def test_every_graph_compiles_in_its_precision(
     counts = [KernelCount.of(kernel for kernel, own in pairs if own == block) for block in set(blocks)]
     assert sum(count.bytes for count in counts) == KernelCount.of(compiled.kernels).bytes
     assert blocks.count("TopK") == (graph == "decoder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tiny_compiles_too(tmp_path: Path, precision: str) -> None:
+    """As above, for the other preset, whose tracing takes half a minute for each precision."""
+    config, size = PRESETS["tiny"], (128, 160)
+    pair = build_graphs(seeded(config), precision, GraphOptions(*size, Limits(POINTS, 1), BF16_OPSET))
+    tensors = contract(config, *size)
+    for graph, inputs in (("encoder", tensors.encoder_inputs), ("decoder", tensors.decoder_inputs)):
+        path = tmp_path / f"{graph}.onnx"
+        ir.save(getattr(pair, graph), str(path))
+        compiled = compile_graph(path, inputs, BuildState(), POINTS if graph == "decoder" else 0)
+        inspection = inspect_layers(compiled.kernels, precision, island_paths(graph, config))
+        assert (inspection.verdict, inspection.unknown) == ("proven", ())
 
 
 def check_tensors(kernels: tuple[Kernel, ...], graph: str, precision: str, exported: Path) -> None:
