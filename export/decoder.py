@@ -143,7 +143,7 @@ class TokenCrossAttnFolded(nn.Module):
     def __init__(self, layer: nn.Module, ln_kv: nn.LayerNorm, precision: Precision) -> None:
         super().__init__()
         assert isinstance(layer, TokenCrossAttnLayer)
-        self.heads, self.eps = layer.heads, layer.ln_q.eps
+        self.heads, self.eps, self.for_gpu = layer.heads, layer.ln_q.eps, precision.for_gpu
         dtype, d = precision.graph, layer.w_q.out_features
         scale = (d // self.heads) ** -0.5
         weight_q, bias_q = fold_norm(layer.ln_q, layer.w_q.weight, layer.w_q.bias)
@@ -153,8 +153,7 @@ class TokenCrossAttnFolded(nn.Module):
         weight_q, bias_q = weight_q * scale, bias_q * scale
         bias_o = layer.w_o.bias.double() + weight_o @ bias_v
         k_HED, v_HED = (centred(weight).view(self.heads, -1, d) for weight in (weight_k, weight_v))
-        self.w_k = self.w_v = None
-        if precision.for_gpu:
+        if self.for_gpu:
             q_HEI, o_OHE = weight_q.view(self.heads, -1, d), weight_o.view(d, self.heads, -1)
             weight_q = torch.einsum("hei,hed->hdi", q_HEI, k_HED).flatten(0, 1)
             bias_q = torch.einsum("he,hed->hd", bias_q.view(self.heads, -1), k_HED).flatten()
@@ -169,13 +168,23 @@ class TokenCrossAttnFolded(nn.Module):
     def forward(self, h_BKD: Tensor, tokens_BKND: Tensor) -> Tensor:
         """[B, K, D] and [B, K, N, D] to [B, K, D]."""
         q_BKHD = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1))
-        if self.w_k is not None:
+        if self.for_gpu:
+            mixed_BKHD = attend_flat(q_BKHD, tokens_BKND)
+        else:
             q_BKHD = _per_head(q_BKHD, self.w_k)
-        mixed_BKHD = attend(q_BKHD, tokens_BKND, tokens_BKND)
-        if self.w_v is not None:
-            mixed_BKHD = _per_head(mixed_BKHD, self.w_v)
+            mixed_BKHD = _per_head(attend(q_BKHD, tokens_BKND, tokens_BKND), self.w_v)
         h_BKD = h_BKD + self.w_o(mixed_BKHD.flatten(2))
         return self.ffn(h_BKD)
+
+
+def attend_flat(q_BKHD: Tensor, tokens_BKND: Tensor) -> Tensor:
+    """Attention of [B, K, heads, D] over [B, K, N, D], which are both keys and values, as one list of B * K points.
+
+    A GPU's fused attention takes one batch dimension. Given two, the compiler copies queries, keys, values and results
+    in kernels of their own, the keys transposed: 11 kernels and 41 MB more for 256 points of `tiny`.
+    """
+    tokens_PND = tokens_BKND.flatten(0, 1)
+    return attend(q_BKHD.flatten(0, 1), tokens_PND, tokens_PND).view_as(q_BKHD)
 
 
 def _per_head(x_BKHI: Tensor, weight_HIO: Tensor) -> Tensor:
