@@ -232,7 +232,7 @@ def test_rewrite_8_the_order_of_the_routed_tokens_does_not_matter(form: Precisio
 def test_rewrite_9_routing_scores_are_never_rounded_to_half_precision(dtype: torch.dtype) -> None:
     precision = Precision.of(dtype)
     layers = MODEL().b3b.layers
-    routed = GlobalCrossAttn(layers, dtype, routing_dtype=precision.wide)
+    routed = GlobalCrossAttn(layers, precision, routes=True)
     kv = [random64(1, ATTO.heads, 30, ATTO.d_head, seed=i).to(dtype) for i in range(4)]
     h, alpha_BKN = routed(random64(1, 7, ATTO.d).to(dtype), kv)
     assert h.dtype == dtype
@@ -242,12 +242,12 @@ def test_rewrite_9_routing_scores_are_never_rounded_to_half_precision(dtype: tor
     assert not torch.equal(alpha_BKN, half_values), "the weights are multiples of a half precision's steps"
 
 
-def test_rewrite_9_global_attention_is_the_literal_one_and_averages_over_heads() -> None:
+def test_rewrite_9_global_attention_is_the_literal_one_and_averages_over_heads(form: Precision) -> None:
     layer = MODEL().b3b.layers[1]
     assert isinstance(layer, CrossAttnLayer)
     h, k, v = random64(2, 7, ATTO.d), random64(2, 30, ATTO.d, seed=1), random64(2, 30, ATTO.d, seed=2)
     split = [x.unflatten(-1, (ATTO.heads, -1)).transpose(1, 2) for x in (k, v)]
-    got, alpha_BKN = GlobalCrossAttn(nn.ModuleList([layer]), torch.float64, torch.float64)(h, split)
+    got, alpha_BKN = GlobalCrossAttn(nn.ModuleList([layer]), form, routes=True)(h, split)
     want, literal_alpha_BHKN = layer(h, k, v)
     assert relative(got, want) <= TOLERANCE
     assert relative(alpha_BKN, literal_alpha_BHKN.mean(1)) <= TOLERANCE
