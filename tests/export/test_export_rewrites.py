@@ -13,8 +13,9 @@ from export_support import ATTO, EXACT, EXACT_GPU, FORMS, HEIGHT, WIDTH, literal
 from torch import Tensor, nn
 
 from export.decoder import DeployedDecoder, GlobalCrossAttn, QueryEncoder, TokenCrossAttn, TokenCrossAttnFolded
-from export.encoder import GRN, Block, DeployedEncoder, Normalisation, SelfAttention, Stage, ringed
+from export.encoder import DeployedEncoder, Normalisation, SelfAttention, ringed
 from export.layers import Dense, FeedForward, Precision, centred, fold_norm, normalise, scaled
+from export.stages import GRN, Block, Stage
 from export.windows import Windows
 from spd.bundle.contract import cache_tensors
 from spd.bundle.gate import check_points
