@@ -119,7 +119,12 @@ class GRN(nn.Module):
         self.gamma = nn.Parameter(grn.weight.detach().to(precision.wide), requires_grad=False)
 
     def forward(self, x_BHWC: Tensor, rows: int = 1) -> Tensor:
-        """[B, H, W, C] to [B, 1, rows, C], in the dtype of the islands."""
+        """[B, H, W, C] to [B, 1, rows, C], in the dtype of the islands.
+
+        Args:
+            x_BHWC: what is normalised.
+            rows: how often the factor is repeated for a GPU; for a CPU it comes once.
+        """
         cells = x_BHWC.shape[1] * x_BHWC.shape[2]
         wide = x_BHWC.to(self.precision.wide)
         # Not square(), which becomes Pow, at twice the time of Mul.
