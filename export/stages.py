@@ -41,8 +41,9 @@ class Stage(nn.Module):
 class Conv(nn.Module):
     """A convolution of a channels-last map: depthwise 7x7, or a patch per output cell.
 
-    For a GPU the map is transposed as a list of cells. The compiler takes that as a view of the same bytes, but writes
-    a map that it transposes in four dimensions a second time, and no longer within the product that made it.
+    For a GPU, what a block's convolution reads and what downsampling writes is transposed as a list of cells. For one
+    image the compiler takes that as a view of the same bytes, but writes a map that it transposes in four dimensions a
+    second time, and no longer within the product that made it.
     """
 
     def __init__(self, conv: nn.Conv2d, precision: Precision) -> None:
@@ -61,7 +62,7 @@ class Conv(nn.Module):
         else:
             x_BCHW = x_BHWC.permute(0, 3, 1, 2)
         y_BCHW = F.conv2d(x_BCHW, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        if self.for_gpu:
+        if self.for_gpu and self.groups == 1:
             return y_BCHW.flatten(2).transpose(1, 2).unflatten(1, y_BCHW.shape[2:])
         return y_BCHW.permute(0, 2, 3, 1)
 
