@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,8 @@ class DeployedDecoder(nn.Module):
         self.with_routes = with_routes
         self.b1 = QueryEncoder(model, height, width, precision)
         self.b2 = TokenCrossAttn(model.b2.layers, model.b2.ln_kv, precision)
-        self.b3a = GlobalCrossAttn(model.b3a.layers, precision.graph)
-        self.b3b = GlobalCrossAttn(model.b3b.layers, precision.graph, routing_dtype=precision.wide)
+        self.b3a = GlobalCrossAttn(model.b3a.layers, precision)
+        self.b3b = GlobalCrossAttn(model.b3b.layers, precision, routes=True)
         self.b5 = FusedDecoder(model, precision)
         self.head = Head(model, precision)
 
@@ -75,7 +76,10 @@ class QueryEncoder(nn.Module):
         self.w_q = Dense(b1.w_q.weight, b1.w_q.bias, dtype)
         w_loc = b1.w_loc.weight.detach().double()
         self.w_loc = Dense(w_loc[:, :l1_channels], None, dtype)
-        self.w_phi = Dense(w_loc[:, l1_channels:], b1.w_loc.bias, dtype)
+        if precision.for_gpu:
+            self.w_learned = Dense(w_loc, b1.w_loc.bias, dtype)
+        else:
+            self.w_phi = Dense(w_loc[:, l1_channels:], b1.w_loc.bias, dtype)
         # phi of the 25 fixed offsets is constant, so W_loc phi + b is a table (rewrite 6).
         offsets = window_offsets(WINDOW_SIDES[0], torch.zeros(1, dtype=torch.float64))
         table = offset_encoding(offsets, self.r_max) @ w_loc[:, l1_channels:].T + b1.w_loc.bias.double()
@@ -109,7 +113,10 @@ class QueryEncoder(nn.Module):
         learned_BKMC = self.learned_window(maps[0], cells_BKL2[:, :, :1] + self.r_max * reach)[:, :, :, 0]
         phi_BKME = fourier(math.pi * reach, OFFSET_FREQUENCIES).to(self.dtype)
         fixed_BKND = F.gelu(self.w_loc(l1) + self.phi_table)
-        learned_BKMD = F.gelu(self.w_loc(learned_BKMC) + self.w_phi(phi_BKME))
+        if self.precision.for_gpu:
+            learned_BKMD = F.gelu(self.w_learned(torch.cat([learned_BKMC, phi_BKME], dim=-1)))
+        else:
+            learned_BKMD = F.gelu(self.w_loc(learned_BKMC) + self.w_phi(phi_BKME))
         tokens_BKND = torch.cat([fixed_BKND, learned_BKMD, l2, l3, l4], dim=2) + self.embedding
         tokens_BKND = without_affine(tokens_BKND, self.eps_kv, self.precision)
         return seed_BKD, tokens_BKND, index_BKLSS, weights_BKL4
@@ -143,7 +150,7 @@ class TokenCrossAttnFolded(nn.Module):
     def __init__(self, layer: nn.Module, ln_kv: nn.LayerNorm, precision: Precision) -> None:
         super().__init__()
         assert isinstance(layer, TokenCrossAttnLayer)
-        self.heads, self.eps = layer.heads, layer.ln_q.eps
+        self.heads, self.eps, self.for_gpu = layer.heads, layer.ln_q.eps, precision.for_gpu
         dtype, d = precision.graph, layer.w_q.out_features
         scale = (d // self.heads) ** -0.5
         weight_q, bias_q = fold_norm(layer.ln_q, layer.w_q.weight, layer.w_q.bias)
@@ -153,8 +160,7 @@ class TokenCrossAttnFolded(nn.Module):
         weight_q, bias_q = weight_q * scale, bias_q * scale
         bias_o = layer.w_o.bias.double() + weight_o @ bias_v
         k_HED, v_HED = (centred(weight).view(self.heads, -1, d) for weight in (weight_k, weight_v))
-        self.w_k = self.w_v = None
-        if precision.for_gpu:
+        if self.for_gpu:
             q_HEI, o_OHE = weight_q.view(self.heads, -1, d), weight_o.view(d, self.heads, -1)
             weight_q = torch.einsum("hei,hed->hdi", q_HEI, k_HED).flatten(0, 1)
             bias_q = torch.einsum("he,hed->hd", bias_q.view(self.heads, -1), k_HED).flatten()
@@ -169,13 +175,23 @@ class TokenCrossAttnFolded(nn.Module):
     def forward(self, h_BKD: Tensor, tokens_BKND: Tensor) -> Tensor:
         """[B, K, D] and [B, K, N, D] to [B, K, D]."""
         q_BKHD = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1))
-        if self.w_k is not None:
+        if self.for_gpu:
+            mixed_BKHD = attend_flat(q_BKHD, tokens_BKND)
+        else:
             q_BKHD = _per_head(q_BKHD, self.w_k)
-        mixed_BKHD = attend(q_BKHD, tokens_BKND, tokens_BKND)
-        if self.w_v is not None:
-            mixed_BKHD = _per_head(mixed_BKHD, self.w_v)
+            mixed_BKHD = _per_head(attend(q_BKHD, tokens_BKND, tokens_BKND), self.w_v)
         h_BKD = h_BKD + self.w_o(mixed_BKHD.flatten(2))
         return self.ffn(h_BKD)
+
+
+def attend_flat(q_BKHD: Tensor, tokens_BKND: Tensor) -> Tensor:
+    """Attention of [B, K, heads, D] over [B, K, N, D], which are both keys and values, as one list of B * K points.
+
+    A GPU's fused attention takes one batch dimension. Given two, the compiler copies queries, keys, values and results
+    in kernels of their own, the keys transposed: 11 kernels and 41 MB more for 256 points of `tiny`.
+    """
+    tokens_PND = tokens_BKND.flatten(0, 1)
+    return attend(q_BKHD.flatten(0, 1), tokens_PND, tokens_PND).view_as(q_BKHD)
 
 
 def _per_head(x_BKHI: Tensor, weight_HIO: Tensor) -> Tensor:
@@ -186,11 +202,11 @@ def _per_head(x_BKHI: Tensor, weight_HIO: Tensor) -> Tensor:
 class GlobalCrossAttn(nn.Module):
     """B3a or B3b over keys and values of the cache (paper 6.3a, 6.3b)."""
 
-    def __init__(self, layers: nn.ModuleList, dtype: torch.dtype, routing_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, layers: nn.ModuleList, precision: Precision, *, routes: bool = False) -> None:
         super().__init__()
         last = len(layers) - 1
         self.layers = nn.ModuleList(
-            GlobalCrossAttnLayer(layer, dtype, routing_dtype if i == last else None) for i, layer in enumerate(layers)
+            GlobalCrossAttnLayer(layer, precision, routes=routes and i == last) for i, layer in enumerate(layers)
         )
 
     def forward(self, h_BKD: Tensor, keys_values: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -202,13 +218,14 @@ class GlobalCrossAttn(nn.Module):
 
 
 class GlobalCrossAttnLayer(nn.Module):
-    """One layer; with a routing dtype, its scores and softmax are computed in it, because they feed TopK."""
+    """One layer; if it routes, its scores and softmax are computed in the dtype of islands, because they feed TopK."""
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype, routing_dtype: torch.dtype | None) -> None:
+    def __init__(self, layer: nn.Module, precision: Precision, *, routes: bool) -> None:
         super().__init__()
         assert isinstance(layer, CrossAttnLayer)
         self.heads, self.eps = layer.heads, layer.ln_q.eps
-        self.routing_dtype = routing_dtype
+        self.precision, self.routes = precision, routes
+        dtype = precision.graph
         scale = (layer.w_q.out_features // self.heads) ** -0.5
         weight_q, bias_q = fold_norm(layer.ln_q, layer.w_q.weight, layer.w_q.bias)
         self.w_q = Dense(weight_q * scale, bias_q * scale, dtype)
@@ -219,15 +236,25 @@ class GlobalCrossAttnLayer(nn.Module):
         """Queries [B, K, D], K and V [B, heads, N, d_head], to h and the head-averaged weights [B, K, N] if routing."""
         q_BHKE = self.w_q(normalise(h_BKD, self.eps)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         alpha_BKN: Tensor | None = None
-        if self.routing_dtype is None:
-            mixed_BHKE = attend(q_BHKE, keys, values)
-        else:
-            scores = q_BHKE.to(self.routing_dtype) @ keys.to(self.routing_dtype).transpose(-1, -2)
-            alpha_BHKN = scores.softmax(dim=-1)
-            alpha_BKN = alpha_BHKN.mean(dim=1)
+        if self.routes:
+            wide = self.precision.wide
+            alpha_BHKN = (q_BHKE.to(wide) @ keys.to(wide).transpose(-1, -2)).softmax(dim=-1)
+            alpha_BKN = self._mean_over_heads(alpha_BHKN)
             mixed_BHKE = alpha_BHKN.to(values.dtype) @ values
+        else:
+            mixed_BHKE = attend(q_BHKE, keys, values)
         h_BKD = h_BKD + self.w_o(mixed_BHKE.transpose(1, 2).flatten(2))
         return self.ffn(h_BKD), alpha_BKN
+
+    def _mean_over_heads(self, alpha_BHKN: Tensor) -> Tensor:
+        """[B, heads, K, N] to [B, K, N]. On a GPU one head is added to the next, in the kernel of the softmax.
+
+        As a mean over an axis it takes two kernels of its own and weights that are written once more: 4 MB for 256
+        points of `tiny`.
+        """
+        if self.precision.for_gpu:
+            return reduce(torch.add, alpha_BHKN.unbind(1)) / self.heads
+        return alpha_BHKN.mean(dim=1)
 
 
 class FusedDecoder(nn.Module):

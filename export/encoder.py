@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -14,12 +13,11 @@ from export.layers import (
     FeedForward,
     Precision,
     attend,
-    centred,
     fold_norm,
     normalise,
     statistics,
-    without_affine,
 )
+from export.stages import Conv, Stage
 from spd.models import SPD
 from spd.models.attention import MapSelfAttn, split_heads
 from spd.models.pyramid_neck import Projection
@@ -34,11 +32,11 @@ class DeployedEncoder(nn.Module):
         dtype = precision.graph
         backbone: Any = model.encoder.backbone
         self.normalisation = Normalisation(precision)
-        self.stem = nn.ModuleList([Conv(backbone["stem_0"], dtype), Norm(backbone["stem_1"], dtype)])
+        self.stem = nn.ModuleList([Conv(backbone["stem_0"], precision), Norm(backbone["stem_1"], dtype)])
         self.stages = nn.ModuleList(Stage(backbone[f"stages_{i}"], precision) for i in range(4))
-        self.l3_self_attn = SelfAttention(model.encoder.l3_self_attn, dtype)
+        self.l3_self_attn = SelfAttention(model.encoder.l3_self_attn, precision)
         self.neck = Neck(model, precision)
-        self.l4_self_attn = SelfAttention(model.neck.l4_self_attn, dtype)
+        self.l4_self_attn = SelfAttention(model.neck.l4_self_attn, precision)
         self.precompute = Precompute(model, dtype)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -67,24 +65,6 @@ class Normalisation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to the graph's dtype."""
         return (image.to(self.precision.wide) * self.scale + self.shift).to(self.precision.graph)
-
-
-class Conv(nn.Module):
-    """A convolution of a channels-last map: depthwise 7x7, or a patch per output cell."""
-
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
-        super().__init__()
-        assert conv.bias is not None
-        assert isinstance(conv.padding, tuple)
-        self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
-        self.weight = nn.Parameter(conv.weight.detach().to(dtype), requires_grad=False)
-        self.bias = nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """[B, H, W, C_in] to [B, H', W', C_out]."""
-        x_BCHW = x_BHWC.permute(0, 3, 1, 2)
-        y_BCHW = F.conv2d(x_BCHW, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        return y_BCHW.permute(0, 2, 3, 1)
 
 
 class Norm(nn.Module):
@@ -118,98 +98,12 @@ class NormOfProduct(Norm):
         return (x - mean.to(x.dtype)) * (self.weight / deviation.to(x.dtype)) + self.bias
 
 
-class Stage(nn.Module):
-    """A ConvNeXt V2 stage: downsampling (none in stage 1) and blocks."""
-
-    def __init__(self, stage: Any, precision: Precision) -> None:
-        super().__init__()
-        dtype = precision.graph
-        self.downsample = nn.ModuleList()
-        if not isinstance(stage.downsample, nn.Identity):
-            norm, conv = stage.downsample
-            weight, bias = conv.weight.double(), conv.bias.double()
-            # 2x2 patches without padding, so the affine part of the LayerNorm folds into the convolution.
-            folded = copy.deepcopy(conv).double()
-            folded.weight.data = centred(weight * norm.weight.double()[:, None, None])
-            folded.bias.data = bias + torch.einsum("oihw,i->o", weight, norm.bias.double())
-            self.eps, self.precision = norm.eps, precision
-            self.downsample.append(Conv(folded, dtype))
-        self.blocks = nn.ModuleList(Block(block, precision) for block in stage.blocks)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """[B, H, W, C_in] to [B, H', W', C_out]."""
-        for conv in self.downsample:
-            x_BHWC = conv(without_affine(x_BHWC, self.eps, self.precision))
-        for block in self.blocks:
-            x_BHWC = block(x_BHWC)
-        return x_BHWC
-
-
-class Block(nn.Module):
-    """A ConvNeXt V2 block: depthwise 7x7, LN, fc1, GELU, GRN, fc2, residual (paper 3)."""
-
-    def __init__(self, block: Any, precision: Precision) -> None:
-        super().__init__()
-        dtype = precision.graph
-        fc1, fc2, grn = block.mlp.fc1, block.mlp.fc2, block.mlp.grn
-        self.eps, self.for_gpu = block.norm.eps, precision.for_gpu
-        self.conv = Conv(block.conv_dw, dtype)
-        self.fc1 = Dense(*fold_norm(block.norm, fc1.weight, fc1.bias), dtype)
-        self.grn = GRN(grn, precision)
-        # GRN's bias is added to every cell alike, so it folds into the bias of fc2.
-        weight = fc2.weight.double()
-        self.fc2 = Dense(weight, fc2.bias.double() + weight @ grn.bias.double(), dtype)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """[B, H, W, C] to [B, H, W, C]."""
-        hidden_BHWC = F.gelu(self.fc1(normalise(self.conv(x_BHWC), self.eps)))
-        factor_B11C = self.grn(hidden_BHWC)
-        x_BNC = x_BHWC.flatten(1, 2)
-        # The factor goes into the weights [C, D] where they are fewer than the map's values [N, C]: a GPU moves 165 MB
-        # less for `tiny`. A CPU gains nothing from that.
-        if self.for_gpu and x_BNC.shape[1] > x_BNC.shape[2]:
-            return (x_BNC + self.fc2(hidden_BHWC.flatten(1, 2), factor_B11C.flatten(1, 2))).view_as(x_BHWC)
-        return x_BHWC + self.fc2(hidden_BHWC * factor_B11C.to(hidden_BHWC.dtype))
-
-
-class GRN(nn.Module):
-    """The factor of Global Response Normalisation, without its bias: `1 + gamma rms / mean(rms)` for every channel.
-
-    The ratio of L2 norms over the map equals the ratio of root mean squares, which stay in range where a float16 sum
-    of squares over 19,200 cells overflows. The statistics are float32 (design 4.10).
-
-    For a CPU rows are averaged before their averages are: ONNX Runtime shares a mean among threads over the axes in
-    front of the averaged one, so that over all cells at once, with one image, it takes 13 ms for 19,200 x 384 values
-    instead of 3. For a GPU that would be one kernel more.
-    """
-
-    def __init__(self, grn: Any, precision: Precision) -> None:
-        super().__init__()
-        self.precision = precision
-        self.eps = float(grn.eps)
-        self.gamma = nn.Parameter(grn.weight.detach().to(precision.wide), requires_grad=False)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """[B, H, W, C] to [B, 1, 1, C], in the dtype of the islands."""
-        cells = x_BHWC.shape[1] * x_BHWC.shape[2]
-        wide = x_BHWC.to(self.precision.wide)
-        # Not square(), which becomes Pow, at twice the time of Mul.
-        squares = wide * wide
-        if self.precision.for_gpu:
-            rms_B11C = squares.mean(dim=(1, 2), keepdim=True).sqrt()
-        else:
-            rms_B11C = squares.mean(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
-        # The literal eps is added to the mean of norms, which are sqrt(cells) times the root mean squares.
-        response_B11C = rms_B11C / (rms_B11C.mean(dim=-1, keepdim=True) + self.eps / cells**0.5)
-        return 1 + self.gamma * response_B11C
-
-
 class SelfAttention(nn.Module):
     """Layers of FullSelfAttn over all cells of a map (paper 4.1, 4.3)."""
 
-    def __init__(self, layers: MapSelfAttn, dtype: torch.dtype) -> None:
+    def __init__(self, layers: MapSelfAttn, precision: Precision) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(SelfAttentionLayer(layer, dtype) for layer in layers)
+        self.layers = nn.ModuleList(SelfAttentionLayer(layer, precision) for layer in layers)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C]."""
@@ -220,18 +114,27 @@ class SelfAttention(nn.Module):
 
 
 class SelfAttentionLayer(nn.Module):
-    """FullSelfAttn. Keys have no bias (it cancels in the softmax), the bias of the values is in that of the output."""
+    """FullSelfAttn. Keys have no bias (it cancels in the softmax), the bias of the values is in that of the output.
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+    On a GPU queries, keys and values are one product, split after its heads are: one kernel brings all three into the
+    order that the attention reads, instead of one for each.
+    """
+
+    def __init__(self, layer: Any, precision: Precision) -> None:
         super().__init__()
-        self.heads, self.eps = layer.heads, layer.ln.eps
+        self.heads, self.eps, self.for_gpu = layer.heads, layer.ln.eps, precision.for_gpu
+        dtype = precision.graph
         (w_q, w_k, w_v), (b_q, _, b_v) = (
             part.chunk(3) for part in fold_norm(layer.ln, layer.w_qkv.weight, layer.w_qkv.bias)
         )
         scale = (w_q.shape[0] // self.heads) ** -0.5
-        self.w_q = Dense(w_q * scale, b_q * scale, dtype)
-        self.w_k = Dense(w_k, None, dtype)
-        self.w_v = Dense(w_v, None, dtype)
+        w_q, b_q = w_q * scale, b_q * scale
+        if self.for_gpu:
+            self.w_qkv = Dense(torch.cat([w_q, w_k, w_v]), F.pad(b_q, (0, 2 * len(b_q))), dtype)
+        else:
+            self.w_q = Dense(w_q, b_q, dtype)
+            self.w_k = Dense(w_k, None, dtype)
+            self.w_v = Dense(w_v, None, dtype)
         weight_o = layer.w_o.weight.double()
         self.w_o = Dense(weight_o, layer.w_o.bias.double() + weight_o @ b_v, dtype)
         self.ffn = FeedForward(layer.ln_ff, layer.ffn, dtype)
@@ -239,7 +142,10 @@ class SelfAttentionLayer(nn.Module):
     def forward(self, x_BNC: Tensor) -> Tensor:
         """[B, N, C] to [B, N, C]."""
         normalised = normalise(x_BNC, self.eps)
-        q, k, v = (split_heads(w(normalised), self.heads) for w in (self.w_q, self.w_k, self.w_v))
+        if self.for_gpu:
+            q, k, v = split_heads(self.w_qkv(normalised), 3 * self.heads).split(self.heads, dim=1)
+        else:
+            q, k, v = (split_heads(w(normalised), self.heads) for w in (self.w_q, self.w_k, self.w_v))
         x_BNC = x_BNC + self.w_o(attend(q, k, v).transpose(1, 2).flatten(2))
         return self.ffn(x_BNC)
 

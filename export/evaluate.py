@@ -142,6 +142,10 @@ def _reduce_mean(x: Tensor, axes: Tensor, keepdims: int = 1, **_: Any) -> Tensor
     return x.mean(dim=axes.tolist(), keepdim=bool(keepdims))
 
 
+def _reduce_sum(x: Tensor, axes: Tensor, keepdims: int = 1, **_: Any) -> Tensor:
+    return x.sum(dim=axes.tolist(), keepdim=bool(keepdims))
+
+
 def _split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, num_outputs: int = 1) -> Any:
     return x.chunk(num_outputs, axis) if sizes is None else x.split(sizes.tolist(), axis)
 
@@ -176,6 +180,7 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Pad": _pad,
     "Range": lambda start, limit, delta: torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype),
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
     "Reshape": _reshape,
     "Shape": _shape,
     "Sin": torch.sin,

@@ -45,17 +45,21 @@ class Dense(nn.Module):
         self.weight = _constant(weight_oi.detach().double().T.contiguous(), dtype)
         self.bias = None if bias_o is None else _constant(bias_o.detach().double()[None], dtype)
 
-    def forward(self, x: Tensor, factor_B1C: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None, factor_BOI: Tensor | None = None) -> Tensor:
         """[..., in] to [..., out], computed in the dtype of the weights.
 
         Args:
             x: [B, N, in] with a factor, or else of any shape.
-            factor_B1C: multiplies the inputs of each image. It goes into the weights, which are fewer than the inputs.
+            onto: [..., out], is added to the product before the bias is. In that order a GPU adds both in the kernel of
+                the product, whoever else reads the sum.
+            factor_BOI: multiplies the weights, for each image by itself.
         """
         weight: Tensor = self.weight
-        if factor_B1C is not None:
-            weight = factor_B1C.transpose(1, 2).to(weight.dtype) * weight
+        if factor_BOI is not None:
+            weight = (factor_BOI.to(weight.dtype) * weight.T).transpose(1, 2)
         y = x.to(weight.dtype) @ weight
+        if onto is not None:
+            y = onto + y
         return y if self.bias is None else y + self.bias
 
 

@@ -36,6 +36,7 @@ TENSORRT_OPERATORS: dict[str, set[str]] = {
     "Pad": _FLOAT | _INT,
     "Range": _FLOAT | _INT,
     "ReduceMean": _FLOAT | _INT,
+    "ReduceSum": _FLOAT | _INT,
     "Reshape": _ALL,
     "Shape": _ALL,
     "Sin": _FLOAT,
@@ -55,6 +56,7 @@ TENSORRT_OPERATORS: dict[str, set[str]] = {
 _CONSTANT_INPUTS = {
     "Pad": (1, 2, 3),
     "ReduceMean": (1,),
+    "ReduceSum": (1,),
     "Slice": (3,),
     "Squeeze": (1,),
     "TopK": (1,),

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from export.decoder import TokenCrossAttnFolded
-from export.encoder import GRN, Block, Conv, SelfAttentionLayer
+from export.encoder import SelfAttentionLayer
 from export.layers import Dense, FeedForward
+from export.stages import GRN, Block, Conv
 from spd.errors import ExportError
 
 FORMAT = "spd-policy"

@@ -57,7 +57,8 @@ class Blend(nn.Module):
     On a CPU each row is read once and the samples are one small matrix product: its [side^2, (side + 1)^2] matrix is a
     sum of four 0/1 patterns weighted by the bilinear weights. On a GPU the four neighbours of every sample are read,
     weighted and added in one kernel, and the rows are never written: 13 kernels and 38 MB less for 256 points of
-    `tiny`.
+    `tiny`. A single sample is a sum over the axis of its neighbours, read at once: 8 MB less. Over the axes of a larger
+    window that would be one kernel more.
     """
 
     def __init__(self, side: int, precision: Precision) -> None:
@@ -68,22 +69,20 @@ class Blend(nn.Module):
 
     def forward(self, map_BRC: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """Map [B, R, C], rows of a window of this side or larger [..., S, S], weights [..., 4] to [..., side^2, C]."""
-        index = middle(index, self.side)
-        if self.for_gpu:
-            return self._gathered(map_BRC, index, weights)
+        index, side = middle(index, self.side), self.side
+        if side > 1 and self.for_gpu:
+            upper_left, upper_right, lower_left, lower_right = (
+                rows_at(map_BRC, index[..., dy : dy + side, dx : dx + side]) * weights[..., 2 * dy + dx, None, None]
+                for dy in (0, 1)
+                for dx in (0, 1)
+            )
+            return upper_left + upper_right + lower_left + lower_right
         rows = rows_at(map_BRC, index)
-        if self.side == 1:
-            return weights[..., None, :] @ rows
-        return (weights @ self.patterns).unflatten(-1, (self.side**2, (self.side + 1) ** 2)) @ rows
-
-    def _gathered(self, map_BRC: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        side = self.side
-        upper_left, upper_right, lower_left, lower_right = (
-            rows_at(map_BRC, index[..., dy : dy + side, dx : dx + side]) * weights[..., 2 * dy + dx, None, None]
-            for dy in (0, 1)
-            for dx in (0, 1)
-        )
-        return upper_left + upper_right + lower_left + lower_right
+        if side > 1:
+            return (weights @ self.patterns).unflatten(-1, (side**2, (side + 1) ** 2)) @ rows
+        if self.for_gpu:
+            return (weights[..., None] * rows).sum(dim=-2, keepdim=True)
+        return weights[..., None, :] @ rows
 
 
 class Windows(nn.Module):

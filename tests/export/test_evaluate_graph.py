@@ -125,6 +125,8 @@ CASES = [
     Case("Range", (scalar(1), scalar(9), scalar(3))),
     Case("ReduceMean", (X, ints(1)), {"keepdims": 1}),
     Case("ReduceMean", (X, ints(0, -1)), {"keepdims": 0}),
+    Case("ReduceSum", (X, ints(1)), {"keepdims": 1}),
+    Case("ReduceSum", (X, ints(0, -1)), {"keepdims": 0}),
     Case("Reshape", (X, ints(0, -1, 2))),
     Case("Reshape", (X, ints(4, 6))),
     Case("Reshape", (floats(0, 3), ints(3, 0)), {"allowzero": 1}),

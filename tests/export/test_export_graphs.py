@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from export_support import ATTO
 from onnx_graphs import DTYPES, GRAPHS, PRECISIONS, Graph, attribute, graph_file, strings
 
 from export.operators import TENSORRT_OPERATORS
@@ -223,11 +224,17 @@ def test_routing_is_float32_from_the_scores_to_topk(decoder: Graph, precision: s
     assert attribute(topk, "sorted", 1) == 1
     assert topk.input[1] in decoder.initialisers
     assert onnx.numpy_helper.to_array(decoder.initialisers[topk.input[1]]).tolist() == [20]
-    mean = decoder.producer[topk.input[0]]
-    softmax = decoder.producer[mean.input[0]]
+    upstream = list(decoder.upstream(topk.input[0]))
+    softmax = next(node for node in upstream if node.op_type == "Softmax")
+    beyond = {node.name for node in decoder.upstream(softmax.output[0])}
+    mean = [node for node in upstream if node.name not in beyond]  # the heads are added one by one
+    heads = ATTO.heads
+    assert Counter(node.op_type for node in mean) == {"Slice": heads, "Squeeze": heads, "Add": heads - 1, "Div": 1}
+    starts = [decoder.initialisers[node.input[1]] for node in mean if node.op_type == "Slice"]
+    assert sorted(onnx.numpy_helper.to_array(start).item() for start in starts) == list(range(heads))
     scores = decoder.producer[softmax.input[0]]
-    assert [node.op_type for node in (mean, softmax, scores)] == ["ReduceMean", "Softmax", "MatMul"]
-    for node in (topk, mean, softmax, scores):
+    assert scores.op_type == "MatMul"
+    for node in (topk, *mean, softmax, scores):
         assert {decoder.types[name] for name in node.input} <= {"float32", "int64"}, node.name
 
 
@@ -269,7 +276,7 @@ def test_indices_are_never_half_precision(decoder: Graph, precision: str) -> Non
         assert not (source in HALVES and target == "int64"), node.name
         assert not (source == "int64" and target in HALVES), node.name
     gathers = [node for node in decoder.of("Gather") if node.input[1] not in decoder.initialisers]
-    assert len(gathers) == 33, "the four neighbours in eight windows, and the routed tokens"
+    assert len(gathers) == 21, "four neighbours in each of four windows, four single samples, and the routed tokens"
     for gather in gathers:
         assert decoder.types[gather.input[1]] == "int64"
 
@@ -308,7 +315,7 @@ def test_attention_is_fusable(loaded: Graph, graph: str, precision: str) -> None
         )
         readers = loaded.readers[softmax.output[0]]
         if softmax.name.startswith("b3b/layers/1/"):
-            assert sorted(node.op_type for node in readers) == ["Cast", "ReduceMean"]
+            assert sorted(node.op_type for node in readers) == ["Cast", *["Slice"] * ATTO.heads]
             continue
         assert [node.op_type for node in readers] == ["MatMul"]
         for node in (scores, softmax, *readers):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from export_support import ATTO, EXACT, FORMS, HEIGHT, WIDTH, literal64, random64, relative
+from export_support import ATTO, EXACT, EXACT_GPU, FORMS, HEIGHT, WIDTH, literal64, random64, relative
 from torch import Tensor, nn
 
 from export.decoder import DeployedDecoder, GlobalCrossAttn, QueryEncoder, TokenCrossAttn, TokenCrossAttnFolded
-from export.encoder import GRN, Block, DeployedEncoder, Normalisation, SelfAttention, Stage, ringed
-from export.layers import FeedForward, Precision, centred, fold_norm, normalise, scaled
+from export.encoder import DeployedEncoder, Normalisation, SelfAttention, ringed
+from export.layers import Dense, FeedForward, Precision, centred, fold_norm, normalise, scaled
+from export.stages import GRN, Block, Stage
 from export.windows import Windows
 from spd.bundle.contract import cache_tensors
 from spd.bundle.gate import check_points
@@ -232,7 +233,7 @@ def test_rewrite_8_the_order_of_the_routed_tokens_does_not_matter(form: Precisio
 def test_rewrite_9_routing_scores_are_never_rounded_to_half_precision(dtype: torch.dtype) -> None:
     precision = Precision.of(dtype)
     layers = MODEL().b3b.layers
-    routed = GlobalCrossAttn(layers, dtype, routing_dtype=precision.wide)
+    routed = GlobalCrossAttn(layers, precision, routes=True)
     kv = [random64(1, ATTO.heads, 30, ATTO.d_head, seed=i).to(dtype) for i in range(4)]
     h, alpha_BKN = routed(random64(1, 7, ATTO.d).to(dtype), kv)
     assert h.dtype == dtype
@@ -242,12 +243,12 @@ def test_rewrite_9_routing_scores_are_never_rounded_to_half_precision(dtype: tor
     assert not torch.equal(alpha_BKN, half_values), "the weights are multiples of a half precision's steps"
 
 
-def test_rewrite_9_global_attention_is_the_literal_one_and_averages_over_heads() -> None:
+def test_rewrite_9_global_attention_is_the_literal_one_and_averages_over_heads(form: Precision) -> None:
     layer = MODEL().b3b.layers[1]
     assert isinstance(layer, CrossAttnLayer)
     h, k, v = random64(2, 7, ATTO.d), random64(2, 30, ATTO.d, seed=1), random64(2, 30, ATTO.d, seed=2)
     split = [x.unflatten(-1, (ATTO.heads, -1)).transpose(1, 2) for x in (k, v)]
-    got, alpha_BKN = GlobalCrossAttn(nn.ModuleList([layer]), torch.float64, torch.float64)(h, split)
+    got, alpha_BKN = GlobalCrossAttn(nn.ModuleList([layer]), form, routes=True)(h, split)
     want, literal_alpha_BHKN = layer(h, k, v)
     assert relative(got, want) <= TOLERANCE
     assert relative(alpha_BKN, literal_alpha_BHKN.mean(1)) <= TOLERANCE
@@ -279,6 +280,24 @@ def test_rewrite_10_grn_is_scale_free(form: Precision) -> None:
     assert relative(grn(1024 * x_BHWC), grn(x_BHWC)) <= TOLERANCE
 
 
+def test_rewrite_10_a_gpu_has_the_factor_of_grn_once_for_every_row_that_it_multiplies() -> None:
+    grn = GRN(timm_grn(), EXACT_GPU)
+    x_BHWC = random64(2, 6, 7, grn.gamma.numel(), scale=1e-6)
+    once_B11C = x_BHWC.square().mean((1, 2), keepdim=True).sqrt() * 42**0.5
+    want_B11C = 1 + grn.gamma * once_B11C / (once_B11C.mean(-1, keepdim=True) + grn.eps)
+    assert EXACT_GPU.for_gpu
+    assert relative(grn(x_BHWC, rows=5), want_B11C.expand(-1, -1, 5, -1)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_dense_layer_adds_to_a_sum_and_takes_a_factor_on_its_weights(with_bias: bool) -> None:
+    weight_oi, bias_o = random64(7, 12), random64(7, seed=1)
+    x, onto, factor_BOI = random64(2, 5, 12, seed=2), random64(2, 5, 7, seed=3), random64(2, 7, 12, seed=4)
+    got = Dense(weight_oi, bias_o if with_bias else None, torch.float64)(x, onto, factor_BOI)
+    want = torch.einsum("bni,boi,oi->bno", x, factor_BOI, weight_oi) + onto
+    assert relative(got, want + bias_o if with_bias else want) <= TOLERANCE
+
+
 def test_rewrite_10_grn_does_not_overflow_float16_where_a_sum_of_squares_does() -> None:
     literal = timm_grn()
     # Channels of different sizes, else every response is 1.
@@ -293,14 +312,14 @@ def test_rewrite_10_grn_does_not_overflow_float16_where_a_sum_of_squares_does() 
 
 
 @pytest.mark.parametrize("level", ["l3", "l4"])
-def test_self_attention_folds_its_norm_its_scale_and_the_biases_of_keys_and_values(level: str) -> None:
+def test_self_attention_folds_its_norm_its_scale_and_the_biases_of_keys_and_values(level: str, form: Precision) -> None:
     model = MODEL()
     layers, channels = {
         "l3": (model.encoder.l3_self_attn, ATTO.backbone_channels[2]),
         "l4": (model.neck.l4_self_attn, ATTO.neck_channels[3]),
     }[level]
     x_BCHW = random64(2, channels, 4, 5, scale=2)
-    got = SelfAttention(layers, torch.float64)(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    got = SelfAttention(layers, form)(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     assert relative(got, layers(x_BCHW)) <= TOLERANCE
 
 
