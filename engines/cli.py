@@ -107,7 +107,8 @@ class Capabilities(click.ParamType):  # type: ignore[type-arg, unused-ignore] # 
 @click.option(
     "--compute",
     type=Capabilities(),
-    help="Compute capabilities, for rtx.  [default: 8.0,8.6,8.9,12.0: GeForce RTX 30, 40 and 50]",
+    help="Compute capabilities, for rtx; only those that you need make faster engines.  [default: 8.0,8.6,8.9,12.0: "
+    "GeForce RTX 30, 40 and 50]",
 )
 @click.option(
     "--precision",

@@ -55,7 +55,8 @@ def show(report: CompiledBundle, console: Console) -> None:
         "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
         "leaves the block.",
         f"Predicted: for each kernel the longest of a launch ({LAUNCH_SECONDS * 1e6:g} us), its bytes and its "
-        "multiply-accumulates, at the rates of the data sheet.",
+        "multiply-accumulates, at the rates of the data sheet. The kernels are those for compute capability "
+        f"{report.compute_capability}; --compute takes another.",
     )
     console.print(*notes, sep="\n", soft_wrap=True, highlight=False)
 
@@ -67,13 +68,17 @@ def _predictions(report: CompiledBundle) -> Table:
     table = Table(title="Predicted, not measured, from data sheets", title_justify="left")
     table.add_column("GPU", no_wrap=True)
     rate = "TFLOP/s" if report.precision == "fp32" else f"{report.precision} TFLOP/s"
-    for column in ("GB/s", rate, *(f"{graph.graph} ms" for graph in report.graphs)):
+    for column in ("compute", "GB/s", rate, *(f"{graph.graph} ms" for graph in report.graphs)):
         table.add_column(column, justify="right", no_wrap=True)
     times = [graph.predicted_ms() for graph in report.graphs]
     for sheet in DATA_SHEETS:
         tflops = sheet.fp32_tflops if report.precision == "fp32" else sheet.half_tflops
         table.add_row(
-            sheet.name, f"{sheet.bandwidth_gb:g}", f"{tflops:.1f}", *(f"{graph[sheet.name]:.3f}" for graph in times)
+            sheet.name,
+            sheet.compute_capability,
+            f"{sheet.bandwidth_gb:g}",
+            f"{tflops:.1f}",
+            *(f"{graph[sheet.name]:.3f}" for graph in times),
         )
     return table
 

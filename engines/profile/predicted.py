@@ -22,6 +22,7 @@ class DataSheet:
     """What NVIDIA says of a GPU."""
 
     name: str
+    compute_capability: str
     fp32_tflops: float
     """Rate of float32 arithmetic without tensor cores, 10^12 FLOP/s; 1 multiply-accumulate is 2 FLOP."""
     bandwidth_gb: float
@@ -39,11 +40,11 @@ class DataSheet:
 
 
 DATA_SHEETS = (
-    DataSheet("RTX 3060", 12.7, 360),
-    DataSheet("RTX 4060", 15.1, 272),
-    DataSheet("RTX 4090", 82.6, 1008),
-    DataSheet("RTX 5070", 30.9, 672),
-    DataSheet("RTX 5090", 104.8, 1792),
+    DataSheet("RTX 3060", "8.6", 12.7, 360),
+    DataSheet("RTX 4060", "8.9", 15.1, 272),
+    DataSheet("RTX 4090", "8.9", 82.6, 1008),
+    DataSheet("RTX 5070", "12.0", 30.9, 672),
+    DataSheet("RTX 5090", "12.0", 104.8, 1792),
 )
 """Desktop cards, from NVIDIA's GeForce specification pages: CUDA cores x 2 x boost clock, and memory bandwidth (3060:
 that with 12 GB). In NVIDIA's white papers on Ampere (GA102), Ada and RTX Blackwell, GeForce cards multiply float16 and

@@ -86,7 +86,7 @@ def test_one_precision_is_replaced_and_the_other_stays(bundle: Path) -> None:
     ("arguments", "said"),
     [
         (("--for", "rtx", "--compute", "9.0"), "an H100 or H200 needs TensorRT itself: spd-build"),
-        (("--for", "rtx", "--compute", "8.9,8.7"), "does not compile for compute capability 8.7, expected 7.5, 8.0"),
+        (("--for", "rtx", "--compute", "8.9,8.7"), "does not compile for compute capability 8.7, expected 8.0, 8.6"),
         (("--compute", "8.9"), "--compute goes with --for rtx"),
         (("--for", "rtx", "--timing-cache", "none"), "--timing-cache is for TensorRT"),
         (("--for", "rtx", "--hardware-compatibility", "ampere_plus"), "--hardware-compatibility is for TensorRT"),

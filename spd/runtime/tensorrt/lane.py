@@ -9,8 +9,8 @@ Scenes belong to no lane. The encoder writes the lane's cache buffer, which is t
 a query it is copied back, unless the lane holds it still. A copy of the 10 MB that `tiny` has in float16 takes about
 20 us at 1 TB/s. Binding the scene's memory instead would cost a capture, or 200 launches, for every scene.
 
-For `tiny` at 480x640 in float16 a lane takes 144 MB: 133 MB of scratch memory, which the decoder needs at 1,024 points
-by TensorRT for RTX, and the cache and image. The encoder needs 36 MB of the same scratch memory.
+For `tiny` at 480x640 in float16 a lane takes 66 MB: 55 MB of scratch memory, which the decoder needs at 1,024 points by
+TensorRT for RTX, and the cache and image. The encoder needs 34 MB of the same scratch memory.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def test_wrong_arguments(tmp_path: Path, arguments: list[str], message: str) -> 
     [
         (["--points", "513"], "K = 513 is too large for .*, which takes 1 to 512 points a call"),
         (["--compute", "9.0"], "an H100 or H200 needs TensorRT itself: spd-build"),
-        (["--compute", "new"], "does not compile for compute capability new, expected 7.5, 8.0"),
+        (["--compute", "new"], "does not compile for compute capability new, expected 8.0, 8.6"),
     ],
 )
 def test_refusals(exported: Path, arguments: list[str], message: str) -> None:

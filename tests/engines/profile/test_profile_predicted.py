@@ -8,7 +8,7 @@ from engines.kernels import Kernel
 from engines.layers import Tensor
 from engines.profile.predicted import DATA_SHEETS, LAUNCH_SECONDS, DataSheet, kernel_macs
 
-SHEET = DataSheet("a card", fp32_tflops=10, bandwidth_gb=500)
+SHEET = DataSheet("a card", "8.9", fp32_tflops=10, bandwidth_gb=500)
 
 
 def kernel(dtype: str, *nodes: str, name: str = "__myl_Fc_myl0_0", layer_type: str = "kgen") -> Kernel:
