@@ -180,8 +180,8 @@ class PlanBuilder:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         level = getattr(trt.HardwareCompatibilityLevel, options.hardware_compatibility.upper())
         config.hardware_compatibility_level = level
-        # Calls overlap in lanes, each with a stream. Further streams in a context can cost every lane scratch memory: an
-        # earlier form of tiny's decoder took 133 MB in place of 117 (TensorRT for RTX 1.7). This one would get none.
+        # Calls overlap in lanes, each with a stream. Further streams in a context can cost every lane scratch memory:
+        # an earlier form of the decoder of tiny took 133 MB in place of 117. This one would get none.
         config.max_aux_streams = 0
         # On by default; rounding operands to 10 bits costs 5e-3 of depth, float32 is allowed 1e-4.
         config.clear_flag(trt.BuilderFlag.TF32)
