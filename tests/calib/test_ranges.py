@@ -48,7 +48,7 @@ def by_name(ranges: Ranges) -> dict[str, TensorRange]:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("encoder.stages.0.blocks.1.fc2/Add", "stages/0/blocks/1/fc2"),
+        ("encoder.stages.0.blocks.1.fc2/Add_2", "stages/0/blocks/1/fc2"),
         ("encoder.stages.3.blocks.0.fc1/Add", "stages/3/blocks/0/fc1"),
         ("encoder.stages.2.downsample.0/Conv", "stages/2/downsample/0"),
         ("encoder.l4_self_attn.layers.1.ffn/Add", "l4_self_attn/layers/1/ffn"),

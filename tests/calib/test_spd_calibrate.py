@@ -62,13 +62,22 @@ def overflowing(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Gra
     for graph, path in (("encoder", files.encoder), ("decoder", files.decoder)):
         model = ir.load(exported / path.name)
         for name, scale in SCALED[graph].items():
-            value = model.graph.initializers[name]
+            value = stored_weight(model, name)
             assert value.const_value is not None
             scaled = scale(to_torch(value.const_value).float()).half()
             assert bool(scaled.isfinite().all()), "the weights themselves must fit"
-            value.const_value = ir.tensor(scaled.numpy(), name=name)
+            value.const_value = ir.tensor(scaled.numpy(), name=value.name)
         ir.save(model, path)
     return files
+
+
+def stored_weight(model: ir.Model, name: str) -> ir.Value:
+    """A weight by its name in the module, or, where a factor multiplies it transposed, the matrix in that product."""
+    if name in model.graph.initializers:
+        return model.graph.initializers[name]
+    (node,) = (node for node in model.graph if node.name == f"{name.removesuffix('.weight').replace('.', '/')}/Mul")
+    (value,) = (value for value in node.inputs if value is not None and value.is_initializer())
+    return value
 
 
 def test_the_overflow_is_found_and_named(planted_policy: tuple[Path, dict[str, Any], str]) -> None:
