@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.bundle.contract import PRECISIONS
+from spd.bundle.contract import PRECISIONS, QUANTISED
 from spd.commands.cli import Command, Size, checkpoint_weights, note
 from spd.config import DEFAULT_SIZE, PRESETS
 from spd.errors import BackendError
@@ -18,6 +18,7 @@ from spd.version import __version__
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from export.accuracy import QuantisedResult
     from export.pipeline import Exported
 
 EPILOG = """
@@ -25,6 +26,7 @@ EPILOG = """
 Examples:
   spd-export --ckpt model.pt --out engines/
   spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
+  spd-export --ckpt model.pt --out engines/ --precision int8 --images photos/
   spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
 
 A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, parity.json,
@@ -67,7 +69,12 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
     multiple=True,
     default=("fp32", "fp16"),
     show_default=True,
-    help="Repeatable; fp32, the reference, is always written.",
+    help="Repeatable; fp32, the reference, is always written. int8 is for CPUs, int8-fp16 for TensorRT.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photos to calibrate 8-bit graphs on.  [default: rendered rooms]",
 )
 @click.option(
     "--max-points", type=click.IntRange(1, 1 << 20), default=4096, show_default=True, help="Most points per call."
@@ -94,6 +101,8 @@ def main(**arguments: Any) -> None:
     seeded: str | None = arguments["seed_checkpoint"]
     preset: str | None = arguments["preset"]
     check_source(checkpoint, seeded, preset, arguments["weights"])
+    if arguments["images"] is not None and not QUANTISED.keys() & {*arguments["precisions"]}:
+        raise click.UsageError(f"--images goes with --precision {' or '.join(QUANTISED)}")
 
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
@@ -130,7 +139,12 @@ def main(**arguments: Any) -> None:
         policy,
     )
     options = Options(
-        graphs, arguments["precisions"], arguments["name"], arguments["force"], verify=not arguments["no_verify"]
+        graphs,
+        arguments["precisions"],
+        arguments["name"],
+        arguments["force"],
+        verify=not arguments["no_verify"],
+        images=arguments["images"],
     )
     exported = export_bundle(source, arguments["out"], options, phases)
     _summarise(exported, phases.seconds, console)
@@ -138,7 +152,7 @@ def main(**arguments: Any) -> None:
         from engines.cli import summarise
         from engines.pipeline import BuildOptions, build_engines
 
-        low = tuple(p for p in exported.manifest.precisions if p != "fp32") or ("fp32",)
+        low = tuple(p for p in exported.manifest.precisions if p not in ("fp32", "int8")) or ("fp32",)
         flavour = "rtx" if arguments["build"] == "rtx" else "tensorrt"
         build = BuildOptions(low, flavour=flavour, verify=options.verify)
         summarise(build_engines(exported.path, build, phases), console)
@@ -168,23 +182,45 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
     """The table at the end: what was written and how close it is to the model."""
     from rich.table import Table
 
+    from export.accuracy import QuantisedResult
+    from export.parity import ParityResult
+
     manifest = exported.manifest
     table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
-    for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
-        table.add_column(column, justify="left" if column == "precision" else "right")
+    quantised = {result.precision: result for result in exported.parity if isinstance(result, QuantisedResult)}
+    columns = ["precision", "encoder", "decoder", "largest error", "mean error", "same routes"]
+    for column in (*columns, "AbsRel in rooms", "change in rooms") if quantised else columns:
+        first = column == "precision"
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for precision in manifest.precisions:
         sizes = [f"{manifest.files[name].bytes / 1e6:.1f} MB" for name in manifest.graphs[precision].values()]
         result = next((r for r in exported.parity if r.precision == precision), None)
         errors = ["not verified"] * 3
         if result is not None:
-            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", f"{result.shared_routes:.2%}"]
-        table.add_row(precision, *sizes, *errors)
+            routes = f"{result.shared_routes:.2%}" if isinstance(result, ParityResult) else ""
+            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", routes]
+        table.add_row(precision, *sizes, *errors, *_in_rooms(precision, quantised))
     console.print(table)
+    if exported.skipped:
+        images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
+        console.print(images, highlight=False, markup=False, soft_wrap=True)
     if not manifest.verified:
         console.print("Not verified: nothing proves that these graphs compute what the model computes.", soft_wrap=True)
     if not manifest.trained:
-        console.print("Untrained weights: the depths mean nothing.", soft_wrap=True)
+        only = " 8-bit graphs were judged by how much they change." if quantised else ""
+        console.print(f"Untrained weights: the depths mean nothing.{only}", soft_wrap=True)
     console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
+
+
+def _in_rooms(precision: str, quantised: dict[str, QuantisedResult]) -> list[str]:
+    """The cells of a row about the rooms that 8-bit graphs are judged by."""
+    if precision in quantised:
+        result = quantised[precision]
+        return [f"{result.rooms.metrics.abs_rel:.4f}" if result.trained else "", f"{result.change:.2%}"]
+    if precision == "fp32" and quantised:
+        exact = next(iter(quantised.values()))
+        return [f"{exact.exact.metrics.abs_rel:.4f}" if exact.trained else "", ""]
+    return []
 
 
 if __name__ == "__main__":
