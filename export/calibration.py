@@ -19,8 +19,8 @@ from spd.images import read_image
 from spd.preprocess import Letterbox
 
 MAX_IMAGES = 16
-"""Images that are taken. With 8, 16 and 32 rooms the depths of the demo network on 100 others change by 0.33%, 0.33% and
-0.35% on average: more images only widen the ranges."""
+"""Images that are taken. With 8, 16 and 32 rooms, the depths of the demo network on 100 others change by 0.33%, 0.33%
+and 0.35% on average: more images only widen the ranges."""
 
 POINTS = 64
 """Points asked on each image."""
