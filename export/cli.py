@@ -17,6 +17,7 @@ from spd.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from export.accuracy import QuantisedResult
     from export.pipeline import Exported
@@ -187,11 +188,8 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
 
     manifest = exported.manifest
     table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
-    quantised = {result.precision: result for result in exported.parity if isinstance(result, QuantisedResult)}
-    columns = ["precision", "encoder", "decoder", "largest error", "mean error", "same routes"]
-    for column in (*columns, "AbsRel in rooms", "change in rooms") if quantised else columns:
-        first = column == "precision"
-        table.add_column(column, justify="left" if first else "right", no_wrap=first)
+    for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
     for precision in manifest.precisions:
         sizes = [f"{manifest.files[name].bytes / 1e6:.1f} MB" for name in manifest.graphs[precision].values()]
         result = next((r for r in exported.parity if r.precision == precision), None)
@@ -199,8 +197,11 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
         if result is not None:
             routes = f"{result.shared_routes:.2%}" if isinstance(result, ParityResult) else ""
             errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", routes]
-        table.add_row(precision, *sizes, *errors, *_in_rooms(precision, quantised))
+        table.add_row(precision, *sizes, *errors)
     console.print(table)
+    quantised = [result for result in exported.parity if isinstance(result, QuantisedResult)]
+    if quantised:
+        console.print(_table_of_rooms(quantised))
     if exported.skipped:
         images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
         console.print(images, highlight=False, markup=False, soft_wrap=True)
@@ -212,15 +213,22 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
     console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
 
 
-def _in_rooms(precision: str, quantised: dict[str, QuantisedResult]) -> list[str]:
-    """The cells of a row about the rooms that 8-bit graphs are judged by."""
-    if precision in quantised:
-        result = quantised[precision]
-        return [f"{result.rooms.metrics.abs_rel:.4f}" if result.trained else "", f"{result.change:.2%}"]
-    if precision == "fp32" and quantised:
-        exact = next(iter(quantised.values()))
-        return [f"{exact.exact.metrics.abs_rel:.4f}" if exact.trained else "", ""]
-    return []
+def _table_of_rooms(results: list[QuantisedResult]) -> Table:
+    """What the gate of the 8-bit graphs measured."""
+    from rich.table import Table
+
+    from export.accuracy import ROOMS
+
+    table = Table(title=f"On {ROOMS} rendered rooms", title_justify="left")
+    for column in ("precision", "change of depth", "AbsRel", "RMSE, m", "delta 1", "delta 2", "delta 3"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    rows = [("fp32", results[0].exact, ""), *((r.precision, r.rooms, f"{r.change:.2%}") for r in results)]
+    for precision, rooms, change in rows:
+        found = rooms.metrics
+        numbers = [f"{found.abs_rel:.4f}", f"{found.rmse:.3f}"]
+        numbers += [f"{delta:.2%}" for delta in (found.delta1, found.delta2, found.delta3)]
+        table.add_row(precision, change, *(numbers if results[0].trained else [""] * 5))
+    return table
 
 
 if __name__ == "__main__":
