@@ -25,6 +25,7 @@ import spd
 from export.accuracy import QuantisedResult, RoomDepths
 from export.calibration import calibration_set
 from export.graphs import GraphPair
+from export.parity import ParityResult
 from export.policy import Policy, policy_document
 from export.quantise import float_modules, products_to_quantise
 from spd.bundle import GRAPHS, PARITY, open_bundle
@@ -54,8 +55,15 @@ def quantised(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports without tracing and without judging the graphs that are not quantised."""
     few_rooms(monkeypatch)
     traced_graphs(exported, monkeypatch)
+
+    def passes(_model: Any, files: Any, *_: Any) -> ParityResult:
+        case = Case({}, 1, 64, 0.0, 0.0, Worst(0, 0, 0, 2, 2))
+        return ParityResult(files.precision, TOLERANCES[files.precision], (case,), 1.0, 1.0, 0)
+
+    monkeypatch.setattr(export.pipeline, "verify", passes)
 
 
 def few_rooms(patch: pytest.MonkeyPatch) -> None:
