@@ -71,5 +71,5 @@ def test_products_with_constant_weights_have_8_bits(folder: Path, graph: str, ca
 
 def test_the_form_for_cpus_is_refused_with_the_node(folder: Path) -> None:
     inputs = contract(ATTO, HEIGHT, WIDTH).encoder_inputs
-    with pytest.raises(ExportError, match=r"cannot read encoder.int8.onnx: node .*QuantizeLinear"):
+    with pytest.raises(ExportError, match=r"cannot read .*encoder\.int8\.onnx: node .*QuantizeLinear"):
         compile_graph(folder / "encoder.int8.onnx", inputs, BuildState(), compiler=rtx_compiler("8.9"))
