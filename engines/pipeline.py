@@ -37,7 +37,7 @@ class BuildOptions:
     """Which engines to build, and how."""
 
     precisions: tuple[str, ...] = ()
-    """fp32, fp16, bf16; by default fp16, or fp32 in a bundle without it."""
+    """fp32, fp16, bf16, int8-fp16; by default fp16, or fp32 in a bundle without it."""
     edges: tuple[int, ...] | None = None
     """K of each bucket; by default `profiles.DEFAULT_EDGES`."""
     max_batch: int = 1

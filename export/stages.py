@@ -74,7 +74,7 @@ class Block(nn.Module):
         super().__init__()
         dtype = precision.graph
         fc1, fc2, grn = block.mlp.fc1, block.mlp.fc2, block.mlp.grn
-        self.eps, self.for_gpu = block.norm.eps, precision.for_gpu
+        self.eps, self.for_gpu, self.constant_weights = block.norm.eps, precision.for_gpu, precision.constant_weights
         self.conv = Conv(block.conv_dw, precision)
         self.fc1 = Dense(*fold_norm(block.norm, fc1.weight, fc1.bias), dtype)
         self.grn = GRN(grn, precision)
@@ -91,8 +91,9 @@ class Block(nn.Module):
         # The factor goes into the weights [C, D] where they are fewer than the map's values [N, C]: a GPU moves 165 MB
         # less for `tiny`. A CPU gains nothing from that.
         cells, channels = x_BNC.shape[1:]
-        factor_BRC = self.grn(hidden_BHWC, rows=min(cells, channels)).flatten(1, 2)
-        if cells > channels:
+        in_weights = cells > channels and not self.constant_weights
+        factor_BRC = self.grn(hidden_BHWC, rows=channels if in_weights else cells).flatten(1, 2)
+        if in_weights:
             y_BNC = self.fc2(hidden_BNC, x_BNC, factor_BRC)
         else:
             y_BNC = self.fc2(hidden_BNC * factor_BRC.to(hidden_BNC.dtype), x_BNC)

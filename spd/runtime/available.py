@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from spd.bundle.contract import QUANTISED
 from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
@@ -21,6 +22,10 @@ def require(backend: str, precision: str | None = None) -> None:
     """
     if backend == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    if backend == "onnxruntime-cuda" and precision in QUANTISED:
+        raise BackendError(
+            f"onnxruntime-cuda cannot run {precision}: int8 is for CPUs, int8-fp16 for TensorRT; take fp16"
+        )
     if reason := unavailable(backend):
         raise BackendError(f"{backend} cannot run here: {reason}")
 

@@ -38,8 +38,8 @@ def load(
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
-        precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT and
-            TensorRT for RTX take bf16 before fp32 if there are engines for it.
+        precision: one of `PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else fp32.
+            TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
@@ -161,8 +161,8 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
     from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
-        half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
-        precision = "fp16" if half_is_best else "fp32"
+        fastest = "fp16" if name == "onnxruntime-cuda" else "int8"
+        precision = fastest if fastest in bundle.manifest.precisions else "fp32"
     return OnnxRuntimeBackend(bundle, name, precision, threads)
 
 

@@ -37,7 +37,7 @@ from engines.rtx import (
 )
 from export.graphs import BF16_OPSET, GraphOptions, Limits, build_graphs
 from spd.bundle import GRAPHS, open_bundle
-from spd.bundle.contract import DTYPES, PRECISIONS, TensorSpec, contract
+from spd.bundle.contract import DTYPES, FLOATING, TensorSpec, contract
 from spd.bundle.plans import PlanProfile
 from spd.commands.progress import Phases
 from spd.config import PRESETS
@@ -72,7 +72,7 @@ def compiled_with_log(
     return compiled, re.findall(r"^Name: .*$", logs[0], re.MULTILINE)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_graph_compiles_in_its_precision(
     exported: Path, graph: str, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -92,7 +92,7 @@ def test_every_graph_compiles_in_its_precision(
     inspection = inspect_layers(compiled.kernels, precision, island_paths(graph, manifest.config))
     assert check_precision(inspection, f"{graph} for RTX") is None
     assert (inspection.verdict, inspection.unknown) == ("proven", ())
-    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in PRECISIONS if other != precision]
+    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in FLOATING if other != precision]
     assert others == ["wrong", "wrong"]
     known = [("b3b/layers/1/MatMul",)] if graph == "decoder" and precision != "fp32" else []
     assert [island.nodes for island in inspection.islands] == known
@@ -112,7 +112,7 @@ def test_every_graph_compiles_in_its_precision(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 def test_tiny_compiles_too(tmp_path: Path, precision: str) -> None:
     """As above, for the other preset, whose tracing takes half a minute for each precision."""
     config, size = PRESETS["tiny"], (128, 160)
