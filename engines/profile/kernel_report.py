@@ -55,8 +55,8 @@ def show(report: CompiledBundle, console: Console) -> None:
         "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
         "leaves the block.",
         f"Predicted: for each kernel the longest of a launch ({LAUNCH_SECONDS * 1e6:g} us), its bytes and its "
-        "multiply-accumulates, at the rates of the data sheet. The kernels are those for compute capability "
-        f"{report.compute_capability}; --compute takes another.",
+        "multiply-accumulates, at the rates of the data sheet.",
+        f"The kernels are those for compute capability {report.compute_capability}; --compute takes another.",
     )
     console.print(*notes, sep="\n", soft_wrap=True, highlight=False)
 

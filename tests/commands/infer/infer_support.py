@@ -8,7 +8,6 @@ def command(*arguments: str) -> list[str]:
     """A process of its own, with a stub of the runtime."""
     code = """
         import sys, numpy, spd.runtime
-        from contextlib import nullcontext
         from spd.commands.infer.cli import main
         class Model:
             manifest = None
@@ -17,7 +16,9 @@ def command(*arguments: str) -> list[str]:
             def __exit__(self, *_):
                 pass
             def encode(self, image):
-                return nullcontext(self)
+                return self
+            def wait(self):
+                pass
             def depth(self, points, outside):
                 return numpy.ones(len(points), numpy.float32)
         spd.runtime.load = lambda *args, **options: Model()

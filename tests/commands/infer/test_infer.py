@@ -37,6 +37,9 @@ class StubScene:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def wait(self) -> None:
+        pass
+
     def depth(self, points: NDArray[np.float64], outside: str = "error") -> NDArray[np.float32]:
         within = inside(points, self.width, self.height)
         if outside == "error" and not within.all():

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import unicodedata
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,23 @@ class StubModel:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def encode(self, image: Image.Image) -> AbstractContextManager[StubScene]:
+    def encode(self, image: Image.Image) -> StubScene:
         self.encoded.append(image.width)
-        return nullcontext(StubScene(image.width))
+        return StubScene(image.width)
 
 
 class StubScene:
     def __init__(self, width: int) -> None:
         self.width = width
+
+    def __enter__(self) -> StubScene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
 
     def depth(self, points: Any, outside: str) -> Any:
         return np.full(len(points), self.width, dtype=np.float32)
@@ -274,8 +282,6 @@ def command(*arguments: str) -> list[str]:
     """A process of its own, with a stub of the runtime."""
     code = """
         import sys, numpy, spd.runtime
-        from contextlib import nullcontext
-        from types import SimpleNamespace
         from spd.commands.infer.cli import main
         class Model:
             manifest = None
@@ -284,8 +290,13 @@ def command(*arguments: str) -> list[str]:
             def __exit__(self, *_):
                 pass
             def encode(self, image):
-                depth = lambda points, outside: numpy.full(len(points), image.width, numpy.float32)
-                return nullcontext(SimpleNamespace(depth=depth))
+                scene = Model()
+                scene.width = image.width
+                return scene
+            def wait(self):
+                pass
+            def depth(self, points, outside):
+                return numpy.full(len(points), self.width, numpy.float32)
         spd.runtime.load = lambda *args, **options: Model()
         main(prog_name="spd-infer")
     """

@@ -115,6 +115,9 @@ class Scene:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def wait(self) -> None:
+        pass
+
     def close(self) -> None:
         self.steps.step(f"close {self.index}")
         self.steps.open.discard(self.index)

@@ -57,6 +57,9 @@ class Scene:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def wait(self) -> None:
+        pass
+
     def close(self) -> None:
         self.model.open -= self.is_open
         self.is_open = False

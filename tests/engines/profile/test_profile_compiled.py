@@ -83,7 +83,12 @@ def test_times_are_predicted_for_every_card(compiled: dict[str, Any]) -> None:
                 ms += max(launch, kernel["bytes"] / sheet["bandwidth_gb"] / 1e6, kernel["macs"] / tflops / 5e8)
             assert graph["predicted_ms"][sheet["name"]] == pytest.approx(ms, abs=1e-4)
             expected.append(f"{ms:.3f}")
-        assert cells == [f"{sheet['bandwidth_gb']:g}", f"{sheet['half_tflops']:.1f}", *expected]
+        assert cells == [
+            sheet["compute_capability"],
+            f"{sheet['bandwidth_gb']:g}",
+            f"{sheet['half_tflops']:.1f}",
+            *expected,
+        ]
 
 
 @needs_rtx

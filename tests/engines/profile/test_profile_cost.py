@@ -26,7 +26,7 @@ def test_all_arithmetic_is_in_the_blocks(exported: Path, graph: str, batch: int,
     want = found.macs()
     products = [node.name for node in onnx.load(path).graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
     assert sorted(want) == sorted(products)
-    assert len(products) > 60
+    assert len(products) >= 60
     assert all(want.values())
     costs = found.costs()
     assert list(costs) == list(BLOCKS[graph])
