@@ -18,7 +18,7 @@ from spd.config import STRIDES, SPDConfig, check_size
 PRECISIONS = ("fp32", "fp16", "bf16")
 """Precisions a graph can be written in; fp32 is the reference and always there."""
 
-BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "torch")
+BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino", "torch")
 """What can run a model, in the order in which `auto` tries them; all but torch run the graphs."""
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
-from spd.runtime.packages import import_onnxruntime
+from spd.runtime.packages import import_onnxruntime, import_openvino
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
@@ -20,6 +20,10 @@ def require(backend: str, precision: str | None = None) -> None:
     """
     if backend == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    if backend == "openvino" and precision not in (None, "fp32", "bf16"):
+        raise BackendError(
+            f"openvino cannot run {precision}: on a CPU it computes in float32 or bfloat16; take fp32 or bf16"
+        )
     if reason := unavailable(backend):
         raise BackendError(f"{backend} cannot run here: {reason}")
 
@@ -31,6 +35,8 @@ def unavailable(backend: str) -> str | None:
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
         return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
+    if backend == "openvino":
+        return _openvino_unavailable()
     return _onnxruntime_unavailable(cuda=backend == "onnxruntime-cuda")
 
 
@@ -40,6 +46,14 @@ def _tensorrt_unavailable(flavour: str) -> str | None:
 
     try:
         current_target(LIBRARIES[flavour])
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _openvino_unavailable() -> str | None:
+    try:
+        import_openvino()  # 0.2 s
     except BackendError as error:
         return str(error)
     return None

@@ -38,14 +38,15 @@ def load(
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
         precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT and
-            TensorRT for RTX take bf16 before fp32 if there are engines for it.
+            TensorRT for RTX take bf16 before fp32 if there are engines for it. OpenVINO runs bf16 on CPUs that have it,
+            from the float32 graphs: the encoder in bfloat16, the decoder in float32.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
             others, `auto` for the averaged ones if the file has them. If it has both, `auto` says so in `Model.notes`
             and logs it at level info.
-        threads: CPU threads for one call on onnxruntime-cpu and torch; by default one for each core that the process
-            may use. On torch this sets the number for the whole process.
+        threads: CPU threads for one call on onnxruntime-cpu, openvino and torch; by default one for each core that the
+            process may use. On torch this sets the number for the whole process.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
             host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
@@ -94,6 +95,7 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
         "tensorrt-rtx": lambda: _tensorrt(bundle, "rtx", precision, notes),
         "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
+        "openvino": lambda: _openvino(bundle, precision or "fp32", threads),
         "torch": lambda: _torch_from_bundle(bundle),
     }
     if backend != "auto":
@@ -164,6 +166,13 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
         half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
         precision = "fp16" if half_is_best else "fp32"
     return OnnxRuntimeBackend(bundle, name, precision, threads)
+
+
+def _openvino(bundle: Bundle, precision: str, threads: int | None) -> Backend:
+    require("openvino", precision)
+    from spd.runtime.openvino_backend import OpenVinoBackend  # as above
+
+    return OpenVinoBackend(bundle, precision, threads)
 
 
 def _tensorrt(bundle: Bundle, flavour: str, precision: str | None, notes: list[str]) -> Backend:

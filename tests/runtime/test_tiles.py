@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 import spd
 from spd.bundle import open_bundle
 from spd.errors import BackendError
-from spd.runtime.onnx_runtime import TILE, OnnxRuntimeBackend
+from spd.runtime.onnx_runtime import OnnxRuntimeBackend
+from spd.runtime.tiled import TILE
 
 Tiled = tuple[OnnxRuntimeBackend, Any, NDArray[np.float32], NDArray[np.float32]]
 
@@ -50,13 +51,13 @@ def test_tiles_answer_what_one_call_answers(tiled: Tiled, first: int, count: int
 )
 def test_points_are_shared_out(tiled: Tiled, count: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     backend, cache, points, _ = tiled
-    decode, asked = backend._decode, []
+    decode, asked = backend.decode_tile, []
 
     def recorded(cache: dict[str, Any], part: NDArray[np.float32]) -> NDArray[np.float32]:
         asked.append(part.shape[1])
         return decode(cache, part)
 
-    monkeypatch.setattr(backend, "_decode", recorded)
+    monkeypatch.setattr(backend, "decode_tile", recorded)
     backend.decode(cache, points[:, :count])
     assert sorted(asked) == sorted(sizes)
     assert max(asked) <= TILE[1]
@@ -79,13 +80,13 @@ def test_a_closed_model_decodes_for_its_open_scenes_as_before(
     backend = model._open_residency().backend
     assert isinstance(backend, OnnxRuntimeBackend)
     tiles = len(backend.tiles(points[None].astype(np.float32)))
-    asked, decode = [], OnnxRuntimeBackend._decode
+    asked, decode = [], OnnxRuntimeBackend.decode_tile
 
     def recorded(*arguments: Any) -> NDArray[np.float32]:
         asked.append(threading.current_thread())
         return decode(*arguments)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "_decode", recorded)
+    monkeypatch.setattr(OnnxRuntimeBackend, "decode_tile", recorded)
     model.close()
     np.testing.assert_array_equal(scene.depth(points), before)
     assert len(asked) == tiles == 4
