@@ -85,7 +85,8 @@ class OpenVinoBackend(TiledBackend):
 
     def tile_sizes(self, count: int) -> list[int]:
         """As in `TiledBackend`, but full tiles and a rest for each thread, as a rest that is filled up costs time."""
-        each, most = -(-count // self.at_once), TILE[1]
+        (least, most) = TILE
+        each = max(least, -(-count // self.at_once))
         shares = [min(each, count - start) for start in range(0, count, each)]
         return [min(most, share - start) for share in shares for start in range(0, share, most)]
 
