@@ -80,6 +80,7 @@ class OpenVinoBackend(TiledBackend):
     def encode(self, image: NDArray[np.uint8]) -> dict[str, Any]:
         """As in `Backend`."""
         cache = self._encoder.new_outputs()
+        image = np.require(image, requirements=("C", "W"))  # OpenVINO takes nothing that it could not write to
         self._encoder.run({"image": self._tensor(image, shared_memory=True), **cache})
         return cache
 
