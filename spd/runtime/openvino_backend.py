@@ -175,10 +175,10 @@ class _Requests:
         try:
             self._bind(request, tensors)
             request.infer(share_outputs=True)  # otherwise it copies every output
-            self._bind(request, {name: self._idle[name] for name in tensors})
         except Exception as error:
             raise BackendError(f"openvino failed: {_reason(error)}") from error
         finally:
+            self._bind(request, {name: self._idle[name] for name in tensors})
             self._free.put(request)
 
     def _new(self, names: Mapping[str, Any]) -> dict[str, Any]:
