@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +16,9 @@ from spd.preprocess import PAD_COLOUR
 from spd.runtime import Model
 from spd.runtime.onnx_runtime import OnnxRuntimeBackend
 from spd.runtime.openvino_backend import OpenVinoBackend
+from spd.runtime.packages import import_openvino
+
+openvino = import_openvino()
 
 
 def has_bf16() -> bool:

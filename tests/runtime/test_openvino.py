@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from numpy.typing import NDArray
 
@@ -19,6 +18,9 @@ import spd
 from spd.bundle import open_bundle
 from spd.errors import BackendError
 from spd.runtime.openvino_backend import OpenVinoBackend
+from spd.runtime.packages import import_openvino
+
+openvino = import_openvino()
 
 BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
