@@ -19,7 +19,11 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 """Precisions a graph can be written in; fp32 is the reference and always there."""
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino", "torch")
-"""What can run a model, in the order in which `auto` tries them; all but torch run the graphs."""
+"""What can run a model, in the order in which `auto` tries them; all but torch run the graphs.
+
+In float32 onnxruntime-cpu and openvino are equally fast, but openvino takes twice as long to load and more memory. So
+`auto` comes to openvino for what onnxruntime-cpu cannot run: bf16.
+"""
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """The dtype that `"graph"` stands for, per precision."""
