@@ -20,7 +20,7 @@ from engines.layers import KINDS, NARROW, Layer, operator
 from spd.config import SPDConfig
 from spd.errors import ExportError
 
-PRECISION_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+PRECISION_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8-fp16": "int8 or float16"}
 
 DEMANDS = ("report", "require")
 """What is asked of a plan's layers: to report what they show, or to require that they show the precision."""
@@ -98,7 +98,7 @@ def inspect_layers(layers: tuple[Layer, ...], precision: str, islands: tuple[str
 
     Args:
         layers: from `engines.inspector` or `engines.kernels`.
-        precision: fp32, fp16 or bf16, as asked for.
+        precision: fp32, fp16, bf16 or int8-fp16, as asked for.
         islands: from `island_paths`.
     """
     relevant = _relevant_layers(layers)
@@ -191,9 +191,11 @@ def _group(layer: Layer, precision: str, islands: tuple[str, ...]) -> str:
 
 
 def _computes_in(layer: Layer, precision: str) -> bool:
-    """float16 and bfloat16 products may read or write float32 next to their own type, by a cast that was fused."""
+    """Products of 16 and 8 bits may read or write float32 next to their own type, by a cast that was fused."""
     if precision == "fp32":
         return layer.dtypes == {"fp32"}
+    if precision == "int8-fp16":  # not all products are quantised; those of two activations never are
+        return bool(layer.dtypes & {"int8", "fp16"})
     return precision in layer.dtypes and not layer.dtypes & NARROW
 
 

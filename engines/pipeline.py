@@ -37,7 +37,7 @@ class BuildOptions:
     """Which engines to build, and how."""
 
     precisions: tuple[str, ...] = ()
-    """fp32, fp16, bf16; by default fp16, or fp32 in a bundle without it."""
+    """fp32, fp16, bf16, int8-fp16; by default fp16, or fp32 in a bundle without it."""
     edges: tuple[int, ...] | None = None
     """Largest K of each bucket; by default `profiles.DEFAULT_EDGES`."""
     flavour: str = "tensorrt"
@@ -186,6 +186,11 @@ def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]
     available = bundle.manifest.precisions
     precisions = tuple(dict.fromkeys(options.precisions)) or (("fp16",) if "fp16" in available else ("fp32",))
     for precision in precisions:
+        if precision == "int8":
+            raise BackendError(
+                f"{LIBRARIES[options.flavour].name} does not take int8 graphs, which are for CPUs; export with "
+                "--precision int8-fp16 and build that"
+            )
         for graph in GRAPHS:
             bundle.graph(graph, precision)
             graph_profiles(graph, bundle.manifest, options.edges)

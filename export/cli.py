@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.bundle.contract import PRECISIONS
+from spd.bundle.contract import PRECISIONS, QUANTISED
 from spd.commands.cli import Command, Size, checkpoint_weights, note
 from spd.config import DEFAULT_SIZE, PRESETS
 from spd.errors import BackendError
@@ -17,7 +17,9 @@ from spd.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from export.accuracy import QuantisedResult
     from export.pipeline import Exported
 
 EPILOG = """
@@ -25,6 +27,7 @@ EPILOG = """
 Examples:
   spd-export --ckpt model.pt --out engines/
   spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
+  spd-export --ckpt model.pt --out engines/ --precision int8 --images photos/
   spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
 
 A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, parity.json,
@@ -67,7 +70,12 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
     multiple=True,
     default=("fp32", "fp16"),
     show_default=True,
-    help="Repeatable; fp32, the reference, is always written.",
+    help="Repeatable; fp32, the reference, is always written. int8 is for CPUs, int8-fp16 for TensorRT.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photos to calibrate 8-bit graphs on.  [default: rendered rooms]",
 )
 @click.option(
     "--max-points", type=click.IntRange(1, 1 << 20), default=4096, show_default=True, help="Most points per call."
@@ -94,6 +102,8 @@ def main(**arguments: Any) -> None:
     seeded: str | None = arguments["seed_checkpoint"]
     preset: str | None = arguments["preset"]
     check_source(checkpoint, seeded, preset, arguments["weights"])
+    if arguments["images"] is not None and not QUANTISED.keys() & {*arguments["precisions"]}:
+        raise click.UsageError(f"--images goes with --precision {' or '.join(QUANTISED)}")
 
     # rich and torch are imported only now: they would make --help take seconds.
     from rich.console import Console
@@ -130,7 +140,12 @@ def main(**arguments: Any) -> None:
         policy,
     )
     options = Options(
-        graphs, arguments["precisions"], arguments["name"], arguments["force"], verify=not arguments["no_verify"]
+        graphs,
+        arguments["precisions"],
+        arguments["name"],
+        arguments["force"],
+        verify=not arguments["no_verify"],
+        images=arguments["images"],
     )
     exported = export_bundle(source, arguments["out"], options, phases)
     _summarise(exported, phases.seconds, console)
@@ -138,7 +153,7 @@ def main(**arguments: Any) -> None:
         from engines.cli import summarise
         from engines.pipeline import BuildOptions, build_engines
 
-        low = tuple(p for p in exported.manifest.precisions if p != "fp32") or ("fp32",)
+        low = tuple(p for p in exported.manifest.precisions if p not in ("fp32", "int8")) or ("fp32",)
         flavour = "rtx" if arguments["build"] == "rtx" else "tensorrt"
         build = BuildOptions(low, flavour=flavour, verify=options.verify)
         summarise(build_engines(exported.path, build, phases), console)
@@ -168,6 +183,9 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
     """The table at the end: what was written and how close it is to the model."""
     from rich.table import Table
 
+    from export.accuracy import QuantisedResult
+    from export.parity import ParityResult
+
     manifest = exported.manifest
     table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
     for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
@@ -177,14 +195,40 @@ def _summarise(exported: Exported, seconds: float, console: Console) -> None:
         result = next((r for r in exported.parity if r.precision == precision), None)
         errors = ["not verified"] * 3
         if result is not None:
-            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", f"{result.shared_routes:.2%}"]
+            routes = f"{result.shared_routes:.2%}" if isinstance(result, ParityResult) else ""
+            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", routes]
         table.add_row(precision, *sizes, *errors)
     console.print(table)
+    quantised = [result for result in exported.parity if isinstance(result, QuantisedResult)]
+    if quantised:
+        console.print(_table_of_rooms(quantised))
+    if exported.skipped:
+        images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
+        console.print(images, highlight=False, markup=False, soft_wrap=True)
     if not manifest.verified:
         console.print("Not verified: nothing proves that these graphs compute what the model computes.", soft_wrap=True)
     if not manifest.trained:
-        console.print("Untrained weights: the depths mean nothing.", soft_wrap=True)
+        only = " 8-bit graphs were judged by how much they change." if quantised else ""
+        console.print(f"Untrained weights: the depths mean nothing.{only}", soft_wrap=True)
     console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
+
+
+def _table_of_rooms(results: list[QuantisedResult]) -> Table:
+    """What the gate of the 8-bit graphs measured."""
+    from rich.table import Table
+
+    from export.accuracy import ROOMS
+
+    table = Table(title=f"On {ROOMS} rendered rooms", title_justify="left")
+    for column in ("precision", "change of depth", "AbsRel", "RMSE, m", "delta 1", "delta 2", "delta 3"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    rows = [("fp32", results[0].exact, ""), *((r.precision, r.rooms, f"{r.change:.2%}") for r in results)]
+    for precision, rooms, change in rows:
+        found = rooms.metrics
+        numbers = [f"{found.abs_rel:.4f}", f"{found.rmse:.3f}"]
+        numbers += [f"{delta:.2%}" for delta in (found.delta1, found.delta2, found.delta3)]
+        table.add_row(precision, change, *(numbers if results[0].trained else [""] * 5))
+    return table
 
 
 if __name__ == "__main__":

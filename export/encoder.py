@@ -152,7 +152,7 @@ class Block(nn.Module):
         super().__init__()
         dtype = precision.graph
         fc1, fc2, grn = block.mlp.fc1, block.mlp.fc2, block.mlp.grn
-        self.eps, self.for_gpu = block.norm.eps, precision.for_gpu
+        self.eps, self.factor_in_weights = block.norm.eps, precision.for_gpu and not precision.constant_weights
         self.conv = Conv(block.conv_dw, dtype)
         self.fc1 = Dense(*fold_norm(block.norm, fc1.weight, fc1.bias), dtype)
         self.grn = GRN(grn, precision)
@@ -167,7 +167,7 @@ class Block(nn.Module):
         x_BNC = x_BHWC.flatten(1, 2)
         # The factor goes into the weights [C, D] where they are fewer than the map's values [N, C]: a GPU moves 165 MB
         # less for `tiny`. A CPU gains nothing from that.
-        if self.for_gpu and x_BNC.shape[1] > x_BNC.shape[2]:
+        if self.factor_in_weights and x_BNC.shape[1] > x_BNC.shape[2]:
             return (x_BNC + self.fc2(hidden_BHWC.flatten(1, 2), factor_B11C.flatten(1, 2))).view_as(x_BHWC)
         return x_BHWC + self.fc2(hidden_BHWC * factor_B11C.to(hidden_BHWC.dtype))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -16,7 +16,7 @@ from export.decoder import DeployedDecoder
 from export.encoder import DeployedEncoder
 from export.layers import Precision
 from export.policy import Policy, check_policy, compute_in
-from spd.bundle.contract import DTYPES, TensorSpec, contract
+from spd.bundle.contract import DTYPES, QUANTISED, TensorSpec, contract
 from spd.errors import ExportError
 from spd.models import SPD
 from spd.version import __version__
@@ -50,7 +50,7 @@ class GraphPair:
 
 
 def torch_dtype(precision: str) -> torch.dtype:
-    """The torch dtype of a precision: fp32, fp16 or bf16."""
+    """The torch dtype of what the graphs of a precision do not quantise."""
     dtype = getattr(torch, DTYPES[precision])
     assert isinstance(dtype, torch.dtype)
     return dtype
@@ -74,9 +74,14 @@ class GraphOptions:
 
 
 def deployed(
-    model: SPD, dtype: torch.dtype, options: GraphOptions, *, for_gpu: bool | None = None
+    model: SPD,
+    dtype: torch.dtype,
+    options: GraphOptions,
+    *,
+    for_gpu: bool | None = None,
+    constant_weights: bool = False,
 ) -> tuple[DeployedEncoder, DeployedDecoder]:
-    """The deployment form of a model in a dtype, with the policy's modules in float32; `for_gpu` as in `Precision.of`.
+    """The deployment form of a model in a dtype, with the policy's modules in float32; the others as in `Precision`.
 
     Raises:
         ExportError: the policy names a module that is not there.
@@ -88,25 +93,25 @@ def deployed(
             DeployedDecoder(model, options.height, options.width, types, options.with_routes).eval(),
         )
 
-    precision = Precision.of(dtype, for_gpu=for_gpu)
+    precision = Precision.of(dtype, for_gpu=for_gpu, constant_weights=constant_weights)
     encoder, decoder = build(precision)
     check_policy(options.policy, encoder, decoder)
     if options.policy.float32_modules and dtype in (torch.float16, torch.bfloat16):
-        exact_encoder, exact_decoder = build(Precision.of(torch.float32, for_gpu=precision.for_gpu))
+        exact_encoder, exact_decoder = build(replace(precision, graph=torch.float32))
         compute_in(encoder, exact_encoder, options.policy.of("encoder"), torch.float32, dtype)
         compute_in(decoder, exact_decoder, options.policy.of("decoder"), torch.float32, dtype)
     return encoder, decoder
 
 
 def build_graphs(model: SPD, precision: str, options: GraphOptions) -> GraphPair:
-    """Trace both graphs of a model.
+    """Trace both graphs of a model; those of a quantised precision still without quantisation.
 
     Raises:
         ExportError: torch cannot trace the model, a dimension that must be dynamic is not, or the policy does not fit.
     """
     tensors = contract(model.config, options.height, options.width, options.with_routes)
     dtype, limits, opset = torch_dtype(precision), options.limits, options.opset
-    encoder, decoder = deployed(model, dtype, options)
+    encoder, decoder = deployed(model, dtype, options, constant_weights=precision in QUANTISED)
     encoder_ir = _trace(encoder, "spd_encoder", tensors.encoder_inputs, tensors.encoder_outputs, dtype, limits, opset)
     decoder_ir = _trace(decoder, "spd_decoder", tensors.decoder_inputs, tensors.decoder_outputs, dtype, limits, opset)
     return GraphPair(encoder_ir, decoder_ir)

@@ -22,15 +22,18 @@ class Precision:
     """Of the float32 islands."""
     for_gpu: bool = False
     """A GPU is short of kernels and of bytes moved, a CPU of multiply-accumulates: two forms of the same function."""
+    constant_weights: bool = False
+    """No weight is computed per image. Only products with constant weights can be quantised."""
 
     @classmethod
-    def of(cls, dtype: torch.dtype, *, for_gpu: bool | None = None) -> Precision:
+    def of(cls, dtype: torch.dtype, *, for_gpu: bool | None = None, constant_weights: bool = False) -> Precision:
         """float16 and bfloat16 graphs have float32 islands; float32 and float64 graphs are uniform.
 
         By default the first two are for GPUs, the others for CPUs.
         """
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return cls(dtype, wide, dtype in (torch.float16, torch.bfloat16) if for_gpu is None else for_gpu)
+        for_gpu = dtype in (torch.float16, torch.bfloat16) if for_gpu is None else for_gpu
+        return cls(dtype, wide, for_gpu, constant_weights)
 
 
 class Dense(nn.Module):

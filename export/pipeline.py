@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.graphs import GraphOptions, build_graphs
+from export.accuracy import GateRooms, QuantisedResult, verify_quantised
+from export.calibration import CalibrationSet, calibration_set
+from export.graphs import GraphOptions, GraphPair, build_graphs
 from export.operators import check_operators
 from export.parity import ParityResult, verify
 from export.publish import (
@@ -16,9 +19,11 @@ from export.publish import (
     write_json,
     write_manifest,
 )
+from export.quantise import float_modules, quantise
 from export.reference import make_reference
+from export.runners import GraphFiles
 from spd.bundle import GATE, PARITY, Manifest
-from spd.bundle.contract import PRECISIONS
+from spd.bundle.contract import PRECISIONS, QUANTISED
 from spd.checkpoint import load_checkpoint, weights_sha256
 from spd.commands.progress import Phases
 from spd.config import PRESETS, preset_name
@@ -39,6 +44,8 @@ class Options:
     """Replace a bundle of the same name."""
     verify: bool = True
     """Publish only graphs that pass the parity gate."""
+    images: Path | None = None
+    """Folder of the photos that 8-bit graphs are calibrated on; None for rendered rooms."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ class Exported:
 
     path: Path
     manifest: Manifest
-    parity: tuple[ParityResult, ...]
+    parity: tuple[ParityResult | QuantisedResult, ...]
+    skipped: tuple[str, ...] = ()
+    """Why photos were left out of the calibration, a message each."""
 
 
 def bundle_name(model: SPD, options: Options) -> str:
@@ -98,6 +107,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
 
     Raises:
         ExportError: the target exists, or a graph cannot be written or is not what it must be.
+        ImageError: the folder of photos holds none that can be read.
         ParityError: a graph does not compute what the model computes.
         OSError: the folder cannot be written.
     """
@@ -106,23 +116,26 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     target = check_target(out, name, options.force)
     asked, limits = options.graphs, options.graphs.limits
     precisions = [p for p in PRECISIONS if p == "fp32" or p in options.precisions]
+    calibration = None
+    if set(precisions) & QUANTISED.keys():
+        with phases("reading photos" if options.images else "rendering rooms to calibrate on") as tick:
+            calibration = calibration_set(options.images, asked.height, asked.width, limits.max_points, tick)
     with staged(target) as folder:
-        written = []
+        written: dict[str, GraphFiles] = {}
         for precision in precisions:
-            with phases(f"tracing {precision}"):
-                graphs = build_graphs(model, precision, asked)
+            if precision not in QUANTISED:
+                with phases(f"tracing {precision}"):
+                    graphs = build_graphs(model, precision, asked)
+            else:
+                assert calibration is not None
+                graphs = _quantised_graphs(model, precision, asked, written, calibration, phases)
+            if precision != "int8":  # which TensorRT does not take
                 check_operators(graphs.encoder)
                 check_operators(graphs.decoder)
-                written.append(write_graphs(folder, precision, graphs))
-        results = []
+            written[precision] = write_graphs(folder, precision, graphs)
+        results: list[ParityResult | QuantisedResult] = []
         if options.verify:
-            with phases("running the literal model") as tick:
-                reference = make_reference(model, asked.height, asked.width, limits.max_points, tick)
-            for files in written:
-                with phases(f"verifying {files.precision}") as tick:
-                    results.append(verify(model, files, reference, limits.max_points, tick))
-            reference.write(folder / GATE)
-            write_json(folder / PARITY, {result.precision: result.as_dict() for result in results})
+            results = _verify(source, written, asked, folder, phases)
         with phases("publishing"):
             manifest = Manifest(
                 name=name,
@@ -138,10 +151,54 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
                 trained=source.checkpoint is not None,
                 checkpoint=source.checkpoint,
                 weights_sha256=source.weights_sha256,
-                graphs={f.precision: {"encoder": f.encoder.name, "decoder": f.decoder.name} for f in written},
+                graphs={p: {"encoder": f.encoder.name, "decoder": f.decoder.name} for p, f in written.items()},
                 files=file_records(folder),
                 tools=tool_versions(),
+                calibration=None if calibration is None else calibration.record,
                 float32_modules=asked.policy.float32_modules,
             )
             write_manifest(folder, manifest)
-    return Exported(target, manifest, tuple(results))
+    return Exported(target, manifest, tuple(results), () if calibration is None else calibration.skipped)
+
+
+def _quantised_graphs(
+    model: SPD,
+    precision: str,
+    asked: GraphOptions,
+    written: dict[str, GraphFiles],
+    calibration: CalibrationSet,
+    phases: Phases,
+) -> GraphPair:
+    """The graphs of an 8-bit precision, from those of its base."""
+    with tempfile.TemporaryDirectory(prefix="spd-export.") as folder:
+        base = QUANTISED[precision]
+        if precision == "int8":
+            files = written[base]
+        else:
+            with phases(f"tracing {precision}"):
+                files = write_graphs(Path(folder), base, build_graphs(model, precision, asked))
+        with phases(f"quantising {precision}") as tick:
+            return quantise(files, precision, calibration, float_modules(model.config, asked.policy), tick)
+
+
+def _verify(
+    source: Source, written: dict[str, GraphFiles], asked: GraphOptions, folder: Path, phases: Phases
+) -> list[ParityResult | QuantisedResult]:
+    """Hold all graphs to the gate, and write what proves them."""
+    model, max_points = source.model, asked.limits.max_points
+    results: list[ParityResult | QuantisedResult] = []
+    with phases("running the literal model") as tick:
+        reference = make_reference(model, asked.height, asked.width, max_points, tick)
+    for precision in [p for p in written if p not in QUANTISED]:
+        with phases(f"verifying {precision}") as tick:
+            results.append(verify(model, written[precision], reference, max_points, tick))
+    if quantised := [p for p in written if p in QUANTISED]:
+        with phases("running fp32 on rooms") as tick:
+            rooms = GateRooms(written["fp32"], asked.height, asked.width, tick)
+        for precision in quantised:
+            with phases(f"verifying {precision}") as tick:
+                trained = source.checkpoint is not None
+                results.append(verify_quantised(written[precision], rooms, reference, results[0].cases, trained, tick))
+    reference.write(folder / GATE)
+    write_json(folder / PARITY, {result.precision: result.as_dict() for result in results})
+    return results

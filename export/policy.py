@@ -23,12 +23,12 @@ FORMAT_VERSION = 1
 _KINDS = (Block, GRN, Conv, SelfAttentionLayer, TokenCrossAttnFolded, FeedForward, Dense)
 
 # Float32 in every graph (design 5): casting its output back would round the log-depth.
-_ISLANDS = ("head.w_r2",)
+ISLANDS = ("head.w_r2",)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Modules that stay float32, by their path: `encoder.stages.0.blocks.1.grn`, `decoder.b2.layers.0.ffn`."""
+    """Modules that stay float32 and are not quantised, by their path: `encoder.stages.0.blocks.1.grn`."""
 
     float32_modules: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ def policy_document(policy: Policy, **details: Any) -> dict[str, Any]:
 
 def lowerable_modules(module: nn.Module) -> list[str]:
     """Paths of the submodules that a policy may name, in the order in which they are defined."""
-    return [path for path, sub in module.named_modules() if isinstance(sub, _KINDS) and path not in _ISLANDS]
+    return [path for path, sub in module.named_modules() if isinstance(sub, _KINDS) and path not in ISLANDS]
 
 
 def check_policy(policy: Policy, encoder: nn.Module, decoder: nn.Module) -> None:

@@ -20,7 +20,7 @@ from engines.layers import Tensor
 from engines.progress import BuildState
 from engines.rtx import compile_graph
 from spd.bundle import GRAPHS, Bundle, open_bundle
-from spd.bundle.contract import PRECISIONS
+from spd.bundle.contract import FLOATING
 from spd.files import write_atomically
 
 POINTS = 256
@@ -57,9 +57,9 @@ def _tensors(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def main(bundle: Path, out: Path) -> None:
-    """Record the layers of both graphs of BUNDLE in every precision into OUT, gzipped JSON."""
+    """Record the layers of both graphs of BUNDLE in every floating precision into OUT, gzipped JSON."""
     opened = open_bundle(bundle)
-    layers = {graph: {precision: record(opened, graph, precision) for precision in PRECISIONS} for graph in GRAPHS}
+    layers = {graph: {precision: record(opened, graph, precision) for precision in FLOATING} for graph in GRAPHS}
     with write_atomically(out) as file:
         file.write(gzip.compress(json.dumps(layers, separators=(",", ":")).encode(), 9, mtime=0))
 

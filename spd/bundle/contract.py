@@ -2,7 +2,7 @@
 
 Export, engine builder, calibration and all runtimes read it from here. Shapes use `"B"` (images) and `"K"` (points per
 image) for the two dynamic dimensions; everything else is fixed by the model and the image size. `"graph"` as a dtype
-stands for the precision of the graph: float32, float16 or bfloat16.
+stands for the type of what the graph does not quantise: float32, float16 or bfloat16.
 
 Points are `(u, v)`: u to the right, v down, in pixels of the image. The image covers `0 <= u < W`, `0 <= v < H`; (0, 0)
 is the outer corner of the first pixel and the centre of the pixel in column i, row j is `(i + 0.5, j + 0.5)`. This is
@@ -15,8 +15,18 @@ from dataclasses import dataclass
 
 from spd.config import STRIDES, SPDConfig, check_size
 
-PRECISIONS = ("fp32", "fp16", "bf16")
-"""Precisions a graph can be written in; fp32 is the reference and always there."""
+FLOATING = ("fp32", "fp16", "bf16")
+"""Precisions without quantised products; fp32 is the reference and always there."""
+
+QUANTISED = {"int8": "fp32", "int8-fp16": "fp16"}
+"""Precisions whose products with weights have 8 bits, and the precision of all else in their graphs.
+
+int8 is for CPUs, whose fast instructions multiply unsigned by signed bytes: activations are uint8 around 128. int8-fp16
+is for TensorRT, which takes int8 around 0 only.
+"""
+
+PRECISIONS = (*FLOATING, *QUANTISED)
+"""Precisions a graph can be written in."""
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino", "torch")
 """What can run a model, in the order in which `auto` tries them; all but torch run the graphs.
@@ -25,7 +35,7 @@ In float32 onnxruntime-cpu and openvino are equally fast, but openvino takes twi
 `auto` comes to openvino for what onnxruntime-cpu cannot run: bf16.
 """
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32", "int8-fp16": "float16"}
 """The dtype that `"graph"` stands for, per precision."""
 
 CONVENTIONS = {

@@ -40,6 +40,18 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The images that the ranges of 8-bit graphs were measured on."""
+
+    source: str
+    """What they are, for people: rendered rooms, or the name of a folder."""
+    images: int
+    """How many."""
+    sha256: str
+    """Over the images as the encoder got them, and the points asked on them."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything `manifest.json` says, validated."""
 
@@ -72,6 +84,8 @@ class Manifest:
     """Every file of the bundle but the manifest itself."""
     tools: Mapping[str, str]
     """Versions of the packages that made the bundle."""
+    calibration: Calibration | None = None
+    """What the ranges of 8-bit graphs were measured on, if there are any."""
     float32_modules: tuple[str, ...] = ()
     """Modules that a precision policy keeps in float32 in every graph."""
     engines: tuple[PlanRecord, ...] = ()
@@ -110,6 +124,7 @@ class Manifest:
             "conventions": CONVENTIONS,
             "files": {name: asdict(record) for name, record in self.files.items()},
             "tools": self.tools,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
             "float32_modules": list(self.float32_modules),
             "engines": [engine.as_dict() for engine in self.engines],
         }
@@ -154,6 +169,7 @@ class Manifest:
                 graphs=reader.graphs(),
                 files=reader.files(),
                 tools=reader.take("tools", dict),
+                calibration=reader.calibration(),
                 float32_modules=reader.texts("float32_modules"),
                 engines=tuple(PlanRecord.from_dict(values) for values in reader.take("engines", list)),
             )
@@ -215,6 +231,12 @@ class _Reader:
         return {
             precision: {graph: section.section(precision).file_name(graph) for graph in GRAPHS} for precision in known
         }
+
+    def calibration(self) -> Calibration | None:
+        if self._values.get("calibration") is None:  # earlier versions wrote none
+            return None
+        section = self.section("calibration")
+        return Calibration(section.take("source", str), section.positive("images"), section.take("sha256", str))
 
     def file_name(self, key: str) -> str:
         name: str = self.take(key, str)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from spd.bundle.contract import PRECISIONS
 from spd.errors import BackendError
 
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
@@ -67,7 +68,7 @@ class PlanRecord:
     graph: str
     """encoder or decoder."""
     precision: str
-    """fp32, fp16 or bf16: the types in the ONNX graph that it was built from."""
+    """One of `PRECISIONS`: the types in the ONNX graph that it was built from."""
     file: str
     """File name in the bundle."""
     target: Target | RtxTarget
@@ -98,7 +99,7 @@ class PlanRecord:
         """
         fields = _object(values, "engine")
         graph, precision, file = (_text(fields, key) for key in ("graph", "precision", "file"))
-        if graph not in ("encoder", "decoder") or precision not in ("fp32", "fp16", "bf16"):
+        if graph not in ("encoder", "decoder") or precision not in PRECISIONS:
             raise ValueError(f"engine of graph {graph!r} and precision {precision!r}")
         level = _text(fields, "hardware_compatibility")
         if level not in HARDWARE_LEVELS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from spd.bundle.contract import QUANTISED
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
@@ -20,9 +21,11 @@ def require(backend: str, precision: str | None = None) -> None:
     """
     if backend == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    if backend == "openvino" and precision not in (None, "fp32", "bf16"):
+    if backend == "openvino" and precision not in (None, "fp32", "bf16", "int8"):
+        raise BackendError(f"openvino cannot run {precision}: on a CPU it takes fp32, bf16 or int8")
+    if backend == "onnxruntime-cuda" and precision in QUANTISED:
         raise BackendError(
-            f"openvino cannot run {precision}: on a CPU it computes in float32 or bfloat16; take fp32 or bf16"
+            f"onnxruntime-cuda cannot run {precision}: int8 is for CPUs, int8-fp16 for TensorRT; take fp16"
         )
     if reason := unavailable(backend):
         raise BackendError(f"{backend} cannot run here: {reason}")

@@ -23,7 +23,7 @@ class Backend(ABC):
     name: str
     """As in `spd.load(backend=...)`."""
     precision: str
-    """fp32, fp16 or bf16."""
+    """One of `spd.bundle.contract.PRECISIONS`."""
     height: int
     """Height of the images it takes, pixels."""
     width: int

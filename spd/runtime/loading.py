@@ -37,9 +37,9 @@ def load(
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
-        precision: fp32, fp16 or bf16; by default fp32 on a CPU, and on a GPU fp16 if the bundle has it. TensorRT and
-            TensorRT for RTX take bf16 before fp32 if there are engines for it. OpenVINO runs bf16 on CPUs that have it,
-            from the float32 graphs: the encoder in bfloat16, the decoder in float32.
+        precision: one of `PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else fp32.
+            TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32. OpenVINO
+            runs bf16 on CPUs that have it, from the float32 graphs: the encoder in bfloat16, the decoder in float32.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
@@ -95,7 +95,7 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
         "tensorrt-rtx": lambda: _tensorrt(bundle, "rtx", precision, notes),
         "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
-        "openvino": lambda: _openvino(bundle, precision or "fp32", threads),
+        "openvino": lambda: _openvino(bundle, precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
     }
     if backend != "auto":
@@ -163,15 +163,17 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
     from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
-        half_is_best = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
-        precision = "fp16" if half_is_best else "fp32"
+        fastest = "fp16" if name == "onnxruntime-cuda" else "int8"
+        precision = fastest if fastest in bundle.manifest.precisions else "fp32"
     return OnnxRuntimeBackend(bundle, name, precision, threads)
 
 
-def _openvino(bundle: Bundle, precision: str, threads: int | None) -> Backend:
+def _openvino(bundle: Bundle, precision: str | None, threads: int | None) -> Backend:
     require("openvino", precision)
     from spd.runtime.openvino_backend import OpenVinoBackend  # as above
 
+    if precision is None:
+        precision = "int8" if "int8" in bundle.manifest.precisions else "fp32"
     return OpenVinoBackend(bundle, precision, threads)
 
 

@@ -33,7 +33,7 @@ class Model:
         self.backend = backend.name
         """Name of the backend, as in `spd.load(backend=...)`."""
         self.precision = backend.precision
-        """fp32, fp16 or bf16."""
+        """One of `spd.bundle.contract.PRECISIONS`."""
         self.size = (backend.height, backend.width)
         """Height and width of the image that the encoder sees, pixels; images of any size are fitted into it."""
         self.manifest = manifest

@@ -38,7 +38,7 @@ class OnnxRuntimeBackend(TiledBackend):
         Args:
             bundle: where the graphs are.
             name: onnxruntime-cpu or onnxruntime-cuda; `spd.runtime.available` says whether it can run here.
-            precision: fp32, fp16 or bf16.
+            precision: one of `spd.bundle.contract.PRECISIONS`.
             threads: CPU threads for one call, by default all cores that the process may use.
 
         Raises:

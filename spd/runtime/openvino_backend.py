@@ -33,6 +33,7 @@ RECIPES = {
     "fp32": Recipe("fp32", "f32"),
     # In the decoder bfloat16 would round coordinates: depths were 2.4% off on average.
     "bf16": Recipe("fp32", "bf16"),
+    "int8": Recipe("int8", "f32"),
 }
 """By precision. For bf16, OpenVINO rounds the float32 graphs itself: no bf16 graphs are needed."""
 

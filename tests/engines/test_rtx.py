@@ -35,7 +35,7 @@ from engines.rtx import (
     rtx_compiler,
 )
 from spd.bundle import GRAPHS, open_bundle
-from spd.bundle.contract import DTYPES, PRECISIONS, TensorSpec
+from spd.bundle.contract import DTYPES, FLOATING, TensorSpec
 from spd.bundle.plans import PlanProfile
 from spd.commands.progress import Phases
 from spd.errors import BackendError, ExportError
@@ -68,7 +68,7 @@ def compiled_with_log(
     return compiled, re.findall(r"^Name: .*$", logs[0], re.MULTILINE)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_graph_compiles_in_its_precision(
     exported: Path, graph: str, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +88,7 @@ def test_every_graph_compiles_in_its_precision(
     inspection = inspect_layers(compiled.kernels, precision, island_paths(graph, manifest.config))
     assert check_precision(inspection, f"{graph} for RTX") is None
     assert (inspection.verdict, inspection.unknown) == ("proven", ())
-    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in PRECISIONS if other != precision]
+    others = [inspect_layers(compiled.kernels, other, ()).verdict for other in FLOATING if other != precision]
     assert others == ["wrong", "wrong"]
     known = [("b3b/layers/1/MatMul",)] if graph == "decoder" and precision != "fp32" else []
     assert [island.nodes for island in inspection.islands] == known

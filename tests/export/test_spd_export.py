@@ -43,7 +43,7 @@ REFUSALS = [
     Refusal("no pixels", (*SEED, "--size", "0x0"), 2, "size 0x0"),
     Refusal("negative size", (*SEED, "--size", "-480x640"), 2, "is not a size"),
     Refusal("size beyond reason", (*SEED, "--size", "480000x640"), 2, "is not a size"),
-    Refusal("unknown precision", (*SEED, "--precision", "int8"), 2, "'int8' is not one of"),
+    Refusal("unknown precision", (*SEED, "--precision", "int4"), 2, "'int4' is not one of"),
     Refusal("no points", (*SEED, "--max-points", "0"), 2, "0 is not in the range"),
     Refusal("no images", (*SEED, "--max-batch", "0"), 2, "0 is not in the range"),
     Refusal("old opset", (*SEED, "--opset", "17"), 2, "17 is not in the range"),
@@ -52,6 +52,18 @@ REFUSALS = [
     Refusal("hidden name", (*SEED, "--name", ".x"), 1, "'.x' is not usable"),
     Refusal("name with a line break", (*SEED, "--name", "a\nb"), 1, "is not usable"),
     Refusal("empty name", (*SEED, "--name", ""), 1, "is not usable"),
+    Refusal(
+        "photos without 8 bits", (*SEED, "--images", "{tmp}"), 2, "--images goes with --precision int8 or int8-fp16"
+    ),
+    Refusal("no folder of photos", (*SEED, "--precision", "int8", "--images", "{tmp}/none"), 2, "none' does not exist"),
+    Refusal("photos are a file", (*SEED, "--precision", "int8", "--images", "{tmp}/file"), 2, "is a file"),
+    Refusal("no photos", (*SEED, "--precision", "int8", "--images", "{tmp}/empty"), 1, "empty holds no images"),
+    Refusal(
+        "photos that are none",
+        (*SEED, "--precision", "int8", "--images", "{tmp}/bad"),
+        1,
+        "none of 2 images can be read",
+    ),
     Refusal("missing policy", (*SEED, "--policy", "{tmp}/none.json"), 1, "none.json cannot be read"),
     Refusal("policy is garbage", (*SEED, "--policy", "{tmp}/garbage.pt"), 1, "garbage.pt"),
 ]
@@ -63,6 +75,10 @@ def test_refusals(tmp_path: Path, case: Refusal) -> None:
     (tmp_path / "garbage.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     (tmp_path / "empty.safetensors").touch()
     (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / "bad" / name).write_bytes(b"no image")
     out = tmp_path / "out"
     arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in case.arguments]
     refused(run(*arguments, "--out", out), case.exit_code, case.fragment)

@@ -112,7 +112,10 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tensorrt": ({"backend": "tensorrt"}, "tensorrt cannot run"),
     "cuda": ({"backend": "onnxruntime-cuda"}, f"onnxruntime-cuda cannot run here: {NO_GPU}"),
     "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
-    "fp16 on OpenVINO": ({"backend": "openvino", "precision": "fp16"}, "openvino cannot run fp16.*take fp32 or bf16$"),
+    "fp16 on OpenVINO": (
+        {"backend": "openvino", "precision": "fp16"},
+        "openvino cannot run fp16: .* takes fp32, bf16 or int8$",
+    ),
     "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
     "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),

@@ -15,7 +15,7 @@ from engines.inspection import inspect_layers, island_paths
 from engines.inspector import read_layers
 from engines.layers import Layer
 from spd.bundle import GRAPHS, open_bundle
-from spd.bundle.contract import PRECISIONS
+from spd.bundle.contract import FLOATING
 from stand_ins.trt_inspector import RECORDED, recorded_layers
 from tools.record_rtx_layers import inspector_form, main, record
 
@@ -30,7 +30,7 @@ def comparable(layers: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
 
 
 @needs_rtx
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_recording_is_what_the_compiler_says(exported: Path, graph: str, precision: str) -> None:
     now, then = (
@@ -40,12 +40,12 @@ def test_the_recording_is_what_the_compiler_says(exported: Path, graph: str, pre
     assert now == then, f"if that is meant: python -m tools.record_rtx_layers {exported} {RECORDED}"
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", FLOATING)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_recorded_layers_are_proven_and_only_in_their_precision(exported: Path, graph: str, precision: str) -> None:
     layers = read(recorded_layers()[graph][precision])
     islands = island_paths(graph, open_bundle(exported).manifest.config)
-    for asked in PRECISIONS:
+    for asked in FLOATING:
         inspection = inspect_layers(layers, asked, islands)
         assert inspection.verdict == ("proven" if asked == precision else "wrong")
         assert inspection.unknown == ()

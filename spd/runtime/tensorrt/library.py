@@ -15,7 +15,7 @@ from spd.runtime.packages import import_tensorrt, import_tensorrt_rtx
 
 logger = logging.getLogger("spd")
 
-PREFERENCE = ("fp16", "bf16", "fp32")
+PREFERENCE = ("fp16", "bf16", "int8-fp16", "fp32")
 """The precision that is taken by default is the first of these that has engines."""
 
 
