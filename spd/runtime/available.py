@@ -21,8 +21,8 @@ def require(backend: str, precision: str | None = None) -> None:
     """
     if backend == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    if backend == "openvino" and precision not in (None, "fp32", "bf16", "int8"):
-        raise BackendError(f"openvino cannot run {precision}: on a CPU it takes fp32, bf16 or int8")
+    if backend == "openvino" and precision not in (None, "fp32", "bf16", "int8", "int8-bf16"):
+        raise BackendError(f"openvino cannot run {precision}: on a CPU it takes fp32, bf16, int8 or int8-bf16")
     if backend == "onnxruntime-cuda" and precision in QUANTISED:
         raise BackendError(
             f"onnxruntime-cuda cannot run {precision}: int8 is for CPUs, int8-fp16 for TensorRT; take fp16"

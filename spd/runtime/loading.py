@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from spd.bundle import GRAPHS, Bundle, open_bundle
-from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, PRECISIONS, RUN_PRECISIONS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
 from spd.runtime import devices
@@ -37,9 +37,10 @@ def load(
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
-        precision: one of `PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else fp32.
-            TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32. OpenVINO
-            runs bf16 on CPUs that have it, from the float32 graphs: the encoder in bfloat16, the decoder in float32.
+        precision: one of `RUN_PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else
+            fp32. TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32.
+            OpenVINO runs bf16 and int8-bf16 on CPUs that have bfloat16, from the fp32 and int8 graphs: the encoder in
+            bfloat16, the decoder in float32.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
@@ -62,8 +63,8 @@ def load(
     budget = None if cache_budget is None else parse_bytes(cache_budget)
     if backend not in ("auto", *BACKENDS):
         raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
-    if precision not in (None, *PRECISIONS):
-        raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if precision not in (None, *RUN_PRECISIONS):
+        raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(RUN_PRECISIONS)}")
     if weights not in CHECKPOINT_WEIGHTS:
         raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
@@ -89,6 +90,8 @@ def load(
 
 def _load_bundle(path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None) -> Model:
     bundle = open_bundle(path)
+    if precision == "int8-bf16" and backend not in ("auto", "openvino"):
+        raise BackendError(f"{backend} cannot run int8-bf16: openvino alone does; take int8")
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
         "tensorrt": lambda: _tensorrt(bundle, "tensorrt", precision, notes),
@@ -101,7 +104,7 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
     if backend != "auto":
         return Model(makers[backend](), bundle.manifest, notes, budget)
     missed: list[str] = []
-    for name in BACKENDS:
+    for name in _order(bundle, precision):
         try:
             model = Model(makers[name](), bundle.manifest, notes, budget)
         except BackendError as error:
@@ -119,6 +122,18 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
             model.warned = missed
             return model
     raise BackendError(f"no backend can run {bundle.path} here: {'; '.join(notes)}")
+
+
+def _order(bundle: Bundle, precision: str | None) -> tuple[str, ...]:
+    """The backends in the order in which `auto` tries them."""
+    if precision == "int8-bf16":
+        return ("openvino",)
+    if precision != "int8" and not (precision is None and "int8" in bundle.manifest.precisions):
+        return BACKENDS
+    # An int8 encoder takes OpenVINO 0.8 of ONNX Runtime's time.
+    rest = [name for name in BACKENDS if name != "openvino"]
+    place = rest.index("onnxruntime-cpu")
+    return (*rest[:place], "openvino", *rest[place:])
 
 
 def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:

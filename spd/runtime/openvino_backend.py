@@ -34,6 +34,7 @@ RECIPES = {
     # In the decoder bfloat16 would round coordinates: depths were 2.4% off on average.
     "bf16": Recipe("fp32", "bf16"),
     "int8": Recipe("int8", "f32"),
+    "int8-bf16": Recipe("int8", "bf16"),
 }
 """By precision. For bf16, OpenVINO rounds the float32 graphs itself: no bf16 graphs are needed."""
 
@@ -70,7 +71,8 @@ class OpenVinoBackend(TiledBackend):
         core = openvino.Core()
         if recipe.encoder == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError(
-                f"openvino cannot run {precision} here: this CPU has no bfloat16 (AVX512_BF16 or AMX); take fp32"
+                f"openvino cannot run {precision} here: this CPU has no bfloat16 (AVX512_BF16 or AMX); "
+                f"take {recipe.graphs}"
             )
         threads = min(threads or cores(), cores())  # OpenVINO starts no more
         self.start_tilers(threads)

@@ -114,7 +114,7 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
     "fp16 on OpenVINO": (
         {"backend": "openvino", "precision": "fp16"},
-        "openvino cannot run fp16: .* takes fp32, bf16 or int8$",
+        "openvino cannot run fp16: .* takes fp32, bf16, int8 or int8-bf16$",
     ),
     "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
