@@ -112,7 +112,7 @@ class Capabilities(click.ParamType):  # type: ignore[type-arg, unused-ignore] # 
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice([p for p in PRECISIONS if p != "int8"]),  # whose graphs are for CPUs
     multiple=True,
     help="Repeatable.  [default: fp16, or fp32 in a bundle without it]",
 )

@@ -186,11 +186,6 @@ def _wanted_precisions(bundle: Bundle, options: BuildOptions) -> tuple[str, ...]
     available = bundle.manifest.precisions
     precisions = tuple(dict.fromkeys(options.precisions)) or (("fp16",) if "fp16" in available else ("fp32",))
     for precision in precisions:
-        if precision == "int8":
-            raise BackendError(
-                f"{LIBRARIES[options.flavour].name} does not take int8 graphs, which are for CPUs; export with "
-                "--precision int8-fp16 and build that"
-            )
         for graph in GRAPHS:
             bundle.graph(graph, precision)
             graph_profiles(graph, bundle.manifest, options.edges)

@@ -31,6 +31,12 @@ from spd.config import SPDConfig
 from spd.errors import ExportError, one_line
 from spd.version import __version__
 
+LEAST_RANGE = 256 * 2.0**-14
+"""Least distance between the ends of what a float16 scale is for.
+
+A scale below float16's least normal number, 2^-14, is replaced by 1 without a word, so that smaller weights become 0.
+"""
+
 
 def float_modules(config: SPDConfig, policy: Policy) -> tuple[str, ...]:
     """Modules whose products are never quantised.
@@ -140,6 +146,7 @@ def _quantised(path: Path, graph: str, precision: str, reader: _Reader, kept: tu
                 "MatMulConstBOnly": True,
                 # A product's result is added to and normalised in the graph's own precision.
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                "MinimumRealRange": None if precision == "int8" else LEAST_RANGE,
             },
         )
         model = onnx.load(written)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd.bundle import MANIFEST, FileRecord, Manifest, open_bundle
+from spd.bundle.manifest import Calibration
 from spd.config import PRESETS
 from spd.errors import BundleError
 
@@ -62,9 +63,10 @@ def refusal(text: str) -> str:
     [
         EXAMPLE,
         replace(EXAMPLE, config=PRESETS["tiny"], preset="tiny", height=480, width=640),
+        replace(EXAMPLE, calibration=Calibration("rendered rooms", 16, "2" * 64)),
         replace(EXAMPLE, preset=None, checkpoint=None, trained=False, verified=False, with_routes=True),
     ],
-    ids=["atto", "tiny", "untrained"],
+    ids=["atto", "tiny", "calibrated", "untrained"],
 )
 def test_round_trip(manifest: Manifest) -> None:
     text = manifest.to_json()
@@ -72,6 +74,12 @@ def test_round_trip(manifest: Manifest) -> None:
     assert again == manifest
     assert again.to_json() == text
     assert again.contract == manifest.contract
+
+
+def test_a_manifest_of_before_8_bits_is_read(document: Json) -> None:
+    old = copy.deepcopy(document)
+    del old["calibration"]
+    assert Manifest.from_json(json.dumps(old), "here") == EXAMPLE
 
 
 def test_the_bundle_on_disk_round_trips(exported: Path) -> None:
@@ -168,6 +176,13 @@ DAMAGES: list[tuple[str, Change, str]] = [
     ("version as text", put("1", "format_version"), "format_version is '1', expected int"),
     ("version as truth", put(True, "format_version"), "format_version is True, expected int"),
     ("no name", drop("name"), "name is missing, expected str"),
+    ("calibration as text", put("rooms", "calibration"), "calibration is 'rooms', expected dict"),
+    ("calibration without a hash", put({"source": "a", "images": 1}, "calibration"), "sha256 is missing"),
+    (
+        "calibration on nothing",
+        put({"source": "a", "images": 0, "sha256": "0"}, "calibration"),
+        "images is 0, expected 1 or more",
+    ),
     ("no model", drop("model"), "model is missing, expected dict"),
     ("model as list", put([], "model"), "model is [], expected dict"),
     ("no hash of the weights", drop("model", "weights_sha256"), "weights_sha256 is missing"),

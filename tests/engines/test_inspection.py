@@ -344,3 +344,11 @@ def test_types_in_the_form_of_tensorrt_11() -> None:
     found = {"Name": "a", "LayerType": "gemm", "Inputs": [{"Name": "x", "DataType": "FP8"}, {"Datatype": "Bool"}]}
     (read,) = read_layers(json.dumps({"Layers": [found]}), "x.engine")
     assert read.inputs == (Tensor("x", (), "FP8"), Tensor("", (), "Bool"))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "verdict"),
+    [("Int8 Half", "proven"), ("Int8 Float", "proven"), ("Half Half", "proven"), ("Float Float", "wrong")],
+)
+def test_8_bit_plans_have_8_or_16_bits_in_their_products(dtypes: str, verdict: str) -> None:
+    assert inspect(layer("gemm", dtypes, "b2/layers/0/w_q/MatMul"), precision="int8-fp16").verdict == verdict

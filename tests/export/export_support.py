@@ -20,8 +20,13 @@ HEIGHT, WIDTH = 160, 192  # 30 L4 cells, so that choosing 20 of them is a choice
 ATTO = PRESETS["atto"]
 EXACT = Precision.of(torch.float64)
 EXACT_GPU = Precision(torch.float64, torch.float64, for_gpu=True)
-FORMS = (pytest.param(EXACT, id="cpu"), pytest.param(EXACT_GPU, id="gpu"))
-"""The two forms of the deployed network, both in float64."""
+EXACT_8_BITS = Precision(torch.float64, torch.float64, for_gpu=True, constant_weights=True)
+FORMS = (
+    pytest.param(EXACT, id="cpu"),
+    pytest.param(EXACT_GPU, id="gpu"),
+    pytest.param(EXACT_8_BITS, id="gpu, 8 bits"),
+)
+"""The forms of the deployed network, all in float64."""
 
 NAME = f"atto-{HEIGHT}x{WIDTH}"
 SIZE = ("--size", f"{HEIGHT}x{WIDTH}", "--max-points", "512", "--with-routes")
