@@ -23,6 +23,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
     ),
     "tensorrt": ("tensorrt", "cuda"),
     "rtx": ("tensorrt_rtx", "cuda"),
+    "openvino": ("openvino",),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

@@ -18,7 +18,7 @@ MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
     "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
-    "matplotlib",
+    "matplotlib", "openvino",
 )  # fmt: skip
 LIGHT = (
     "spd",

@@ -50,7 +50,7 @@ RUN_ONLY = ("backend", "runs", "threads", "peak_gflops", "bandwidth")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--backend",
-    type=click.Choice([backend for backend in BACKENDS if backend != "torch"]),
+    type=click.Choice([backend for backend in BACKENDS if backend not in ("openvino", "torch")]),
     default="onnxruntime-cpu",
     show_default=True,
     help="What runs the graphs.",

@@ -28,8 +28,15 @@ is for TensorRT, which takes int8 around 0 only.
 PRECISIONS = (*FLOATING, *QUANTISED)
 """Precisions a graph can be written in."""
 
-BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "torch")
-"""What can run a model, in the order in which `auto` tries them; all but torch run the graphs."""
+RUN_PRECISIONS = (*PRECISIONS, "int8-bf16")
+"""Precisions a bundle can be run in. int8-bf16 takes the int8 graphs; the rest of the encoder is run in bfloat16."""
+
+BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino", "torch")
+"""What can run a model, in the order in which `auto` tries them; all but torch run the graphs.
+
+In float32 onnxruntime-cpu and openvino are equally fast, but openvino takes twice as long to load and more memory. So
+`auto` comes to openvino for what onnxruntime-cpu cannot run: bf16. For int8 it tries openvino first.
+"""
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32", "int8-fp16": "float16"}
 """The dtype that `"graph"` stands for, per precision."""

@@ -34,7 +34,7 @@ FORMAT, FORMAT_VERSION = "spd-doctor", 1
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
-BUNDLE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
+BUNDLE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino")
 """Those that run bundles, in the order in which `auto` tries them."""
 
 BUILT_BY = {"tensorrt": "spd-build", "tensorrt-rtx": "spd-build --for rtx"}
@@ -76,6 +76,7 @@ PACKAGES = (
     Package("TensorRT for RTX", ("tensorrt-rtx-cu13",), pip_install("rtx"), "tensorrt_rtx"),
     Package("cuda.core", ("cuda-core",), TENSORRT, "cuda.core"),
     Package("ONNX Runtime", ("onnxruntime-gpu", "onnxruntime"), BASE, "onnxruntime"),
+    Package("OpenVINO", ("openvino",), pip_install("openvino")),
     Package("numpy", ("numpy",), BASE, "numpy"),
     Package("pillow", ("pillow",), BASE, "PIL.Image"),
     Package("torch", ("torch",), EXPORT),

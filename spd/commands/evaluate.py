@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, RUN_PRECISIONS
 from spd.commands.cli import Command, Size, checkpoint_weights
 from spd.version import __version__
 
@@ -90,7 +90,7 @@ def _dense_points(ctx: click.Context, param: click.Parameter, value: str) -> int
 @click.option(
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
+@click.option("--precision", type=click.Choice(RUN_PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
 @checkpoint_weights

@@ -9,7 +9,7 @@ from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
-from spd.runtime.packages import import_onnxruntime
+from spd.runtime.packages import import_onnxruntime, import_openvino
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
@@ -22,6 +22,8 @@ def require(backend: str, precision: str | None = None) -> None:
     """
     if backend == "onnxruntime-cpu" and precision == "bf16":
         raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
+    if backend == "openvino" and precision not in (None, "fp32", "bf16", "int8", "int8-bf16"):
+        raise BackendError(f"openvino cannot run {precision}: on a CPU it takes fp32, bf16, int8 or int8-bf16")
     if backend == "onnxruntime-cuda" and precision in QUANTISED:
         raise BackendError(
             f"onnxruntime-cuda cannot run {precision}: int8 is for CPUs, int8-fp16 for TensorRT; take fp16"
@@ -37,6 +39,8 @@ def unavailable(backend: str) -> str | None:
     if backend == "torch":
         missing = [package for package in TORCH_PACKAGES if find_spec(package) is None]
         return f"{', '.join(missing)} missing: {pip_install('export')}" if missing else None
+    if backend == "openvino":
+        return _openvino_unavailable()
     return _onnxruntime_unavailable(cuda=backend == "onnxruntime-cuda")
 
 
@@ -46,6 +50,14 @@ def _tensorrt_unavailable(flavour: str) -> str | None:
 
     try:
         current_target(LIBRARIES[flavour])
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _openvino_unavailable() -> str | None:
+    try:
+        import_openvino()  # 0.2 s
     except BackendError as error:
         return str(error)
     return None

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from spd.bundle import GRAPHS, Bundle, open_bundle
-from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, PRECISIONS, RUN_PRECISIONS
 from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
@@ -38,15 +38,17 @@ def load(
         backend: one of `BACKENDS`, or "auto": the first of them that works here. Which one, and why not the ones
             before it, is in `Model.backend` and `Model.notes` and logged at level info; at level warning if the bundle
             was made for one of those. A backend asked for by name is used or is an error, never replaced.
-        precision: one of `PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else fp32.
-            TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32.
+        precision: one of `RUN_PRECISIONS`; by default int8 on a CPU and fp16 on a GPU if the bundle has it, or else
+            fp32. TensorRT and TensorRT for RTX take the first that has engines of fp16, bf16, int8-fp16 and fp32.
+            OpenVINO runs bf16 and int8-bf16 on CPUs that have bfloat16, from the fp32 and int8 graphs: the encoder in
+            bfloat16, the decoder in float32.
         size: height and width in pixels for a checkpoint, by default that which it was trained at, or else 480 x 640; a
             bundle has its own.
         weights: which weights of a checkpoint: `averaged` for those of a moving average (EMA, SWA), `raw` for the
             others, `auto` for the averaged ones if the file has them. If it has both, `auto` says so in `Model.notes`
             and logs it at level info.
-        threads: CPU threads for one call on onnxruntime-cpu and torch; by default one for each core that the process
-            may use. On torch this sets the number for the whole process.
+        threads: CPU threads for one call on onnxruntime-cpu, openvino and torch; by default one for each core that the
+            process may use. On torch this sets the number for the whole process.
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
             host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
@@ -62,8 +64,8 @@ def load(
     budget = None if cache_budget is None else parse_bytes(cache_budget)
     if backend not in ("auto", *BACKENDS):
         raise BackendError(f"there is no backend {backend!r}; choose one of: auto, {', '.join(BACKENDS)}")
-    if precision not in (None, *PRECISIONS):
-        raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(PRECISIONS)}")
+    if precision not in (None, *RUN_PRECISIONS):
+        raise BackendError(f"there is no precision {precision!r}; choose one of: {', '.join(RUN_PRECISIONS)}")
     if weights not in CHECKPOINT_WEIGHTS:
         raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
@@ -89,17 +91,20 @@ def load(
 
 def _load_bundle(path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None) -> Model:
     bundle = open_bundle(path)
+    if precision == "int8-bf16" and backend not in ("auto", "openvino"):
+        raise BackendError(f"{backend} cannot run int8-bf16: openvino alone does; take int8")
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
         **{name: partial(_tensorrt, bundle, flavour, precision, notes) for name, flavour in ENGINE_BACKENDS.items()},
         "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
+        "openvino": lambda: _openvino(bundle, precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
     }
     if backend != "auto":
         return Model(makers[backend](), bundle.manifest, notes, budget)
     missed: list[str] = []
-    for name in BACKENDS:
+    for name in _order(bundle, precision):
         try:
             model = Model(makers[name](), bundle.manifest, notes, budget)
         except BackendError as error:
@@ -117,6 +122,18 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
             model.warned = missed
             return model
     raise BackendError(f"no backend can run {bundle.path} here: {'; '.join(notes)}")
+
+
+def _order(bundle: Bundle, precision: str | None) -> tuple[str, ...]:
+    """The backends in the order in which `auto` tries them."""
+    if precision == "int8-bf16":
+        return ("openvino",)
+    if precision != "int8" and not (precision is None and "int8" in bundle.manifest.precisions):
+        return BACKENDS
+    # An int8 encoder takes OpenVINO 0.8 of ONNX Runtime's time.
+    rest = [name for name in BACKENDS if name != "openvino"]
+    place = rest.index("onnxruntime-cpu")
+    return (*rest[:place], "openvino", *rest[place:])
 
 
 def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
@@ -164,6 +181,15 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
         fastest = "fp16" if name == "onnxruntime-cuda" else "int8"
         precision = fastest if fastest in bundle.manifest.precisions else "fp32"
     return OnnxRuntimeBackend(bundle, name, precision, threads)
+
+
+def _openvino(bundle: Bundle, precision: str | None, threads: int | None) -> Backend:
+    require("openvino", precision)
+    from spd.runtime.openvino_backend import OpenVinoBackend  # as above
+
+    if precision is None:
+        precision = "int8" if "int8" in bundle.manifest.precisions else "fp32"
+    return OpenVinoBackend(bundle, precision, threads)
 
 
 def _tensorrt(bundle: Bundle, flavour: str, precision: str | None, notes: list[str]) -> Backend:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -14,9 +12,10 @@ from numpy.typing import NDArray
 
 from spd.bundle import Bundle
 from spd.errors import BackendError, one_line
-from spd.runtime.backend import Backend, cache_nbytes
+from spd.runtime.backend import cache_nbytes
 from spd.runtime.machine import cores
 from spd.runtime.packages import import_onnxruntime
+from spd.runtime.tiled import TiledBackend
 
 onnxruntime = import_onnxruntime()
 
@@ -29,16 +28,9 @@ PROVIDERS: dict[str, list[Any]] = {
 
 logger = logging.getLogger("spd")
 
-TILE = 8, 64
-"""Fewest and most points of a tile, which one CPU thread decodes by itself. The local tokens of 64 points take 4.5 MB,
-which stay in cache; a tile of fewer than 8 is not worth handing over."""
 
-
-class OnnxRuntimeBackend(Backend):
+class OnnxRuntimeBackend(TiledBackend):
     """Both graphs of a bundle in ONNX Runtime sessions, which are safe to run from several threads."""
-
-    at_once: int
-    """Runs of the decoder that one call has going at once, each on a thread of its own; 1 if a run has all threads."""
 
     def __init__(self, bundle: Bundle, name: str, precision: str, threads: int | None) -> None:
         """Load the graphs.
@@ -60,14 +52,11 @@ class OnnxRuntimeBackend(Backend):
         self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
         if self._device == "cuda":
             _preload()
-        # Products of a few rows for each point share out badly among threads; points do well.
         threads = threads or cores()  # ONNX Runtime would count the machine's, also in a container that has few
-        self.at_once = threads if self._device == "cpu" else 1
-        # Its threads end with the last reference to the backend.
-        self._tilers = ThreadPoolExecutor(self.at_once, thread_name_prefix="spd-decode") if self.at_once > 1 else None
-        self._check_threads(threads)
+        self.start_tilers(threads if self._device == "cpu" else 1)
+        self.check_threads(threads, pools=2)  # the encoder's, and those that decode tiles
         self._encoder = self._session(bundle, "encoder", threads)
-        self._decoder = self._session(bundle, "decoder", threads if self._tilers is None else 1)
+        self._decoder = self._session(bundle, "decoder", threads if self.at_once == 1 else 1)
         self._cache_names = [output.name for output in self._encoder.get_outputs()]
 
     def encode(self, image: NDArray[np.uint8]) -> dict[str, Any]:
@@ -79,28 +68,8 @@ class OnnxRuntimeBackend(Backend):
         self._run(self._encoder, binding)
         return dict(zip(self._cache_names, binding.get_outputs(), strict=True))
 
-    def decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As in `Backend`."""
-        parts, tilers = self.tiles(points), self._tilers
-        if tilers is None or len(parts) <= 1:
-            return self._decode(cache, points)
-        try:
-            depths = tilers.map(lambda part: self._decode(cache, part), parts)
-        except RuntimeError as error:  # the pool starts its threads as it needs them
-            raise self._too_many_threads(self.at_once, error) from error
-        return np.concatenate(list(depths), axis=1)
-
-    def tiles(self, points: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Points [1, K, 2] in the parts that runs of the decoder take."""
-        count, (least, most) = points.shape[1], TILE
-        tile = count
-        if self.at_once > 1:
-            # As many tiles for each thread: three of 64 points would leave one of two threads waiting.
-            each = -(-count // self.at_once)
-            tile = max(least, -(-each // -(-each // most)))
-        return [np.ascontiguousarray(points[:, start : start + tile]) for start in range(0, count, tile)]
-
-    def _decode(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode_tile(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As in `TiledBackend`."""
         binding = self._decoder.io_binding()
         for name, value in cache.items():
             binding.bind_ortvalue_input(name, value)
@@ -115,30 +84,6 @@ class OnnxRuntimeBackend(Backend):
             session.run_with_iobinding(binding)
         except Exception as error:  # its exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
-
-    def _check_threads(self, threads: int) -> None:
-        """Start as many as the sessions and the tiles take, for a moment.
-
-        ONNX Runtime hangs where it can start the first of its threads but not all of them.
-        """
-        done, started = threading.Event(), list[threading.Thread]()
-        try:
-            for _ in range(2 * threads if threads > 1 else 0):
-                thread = threading.Thread(target=done.wait)
-                thread.start()
-                started.append(thread)
-        except RuntimeError as error:
-            raise self._too_many_threads(threads, error) from error
-        finally:
-            done.set()
-            for thread in started:
-                thread.join()
-
-    def _too_many_threads(self, threads: int, error: RuntimeError) -> BackendError:
-        return BackendError(
-            f"{self.name} cannot start its {threads} threads: {one_line(error)}; load with fewer, such as threads=1, "
-            "or raise the limit of processes (ulimit -u)"
-        )
 
     def _session(self, bundle: Bundle, graph: str, threads: int) -> Any:
         path = bundle.graph(graph, self.precision)

@@ -1,10 +1,11 @@
-"""The packages that run graphs, imported on first use. Those of TensorRT and of TensorRT for RTX are optional."""
+"""The packages that run graphs, imported on first use. All but ONNX Runtime are optional."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import re
+import sys
 from typing import Any
 
 from spd.errors import BackendError, one_line
@@ -20,6 +21,7 @@ BEYOND_RTX = (2,)
 
 INSTALL = pip_install("tensorrt")
 INSTALL_RTX = pip_install("rtx")
+INSTALL_OPENVINO = pip_install("openvino")
 
 
 def import_onnxruntime() -> Any:
@@ -30,6 +32,26 @@ def import_onnxruntime() -> Any:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return importlib.import_module("onnxruntime")
+
+
+def import_openvino() -> Any:
+    """The module `openvino`, without its telemetry.
+
+    Its import alone would send a message to a server and leave an identity in the home folder. Where the package that
+    does this is missing, OpenVINO goes without.
+
+    Raises:
+        BackendError: it is missing or cannot be loaded.
+    """
+    telemetry = "openvino_telemetry"
+    hidden = telemetry not in sys.modules
+    if hidden:
+        sys.modules[telemetry] = None  # type: ignore[assignment] # "do not import this"
+    try:
+        return _import("openvino", INSTALL_OPENVINO)
+    finally:
+        if hidden:
+            del sys.modules[telemetry]
 
 
 def import_tensorrt() -> Any:

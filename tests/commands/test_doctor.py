@@ -101,7 +101,7 @@ def test_it_agrees_with_auto(exported: Path) -> None:
         assert model.backend == usable[0]
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-cpu"])
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "onnxruntime-cpu", "openvino"])
 def test_a_backend_that_cannot_run_is_refused_for_that_reason(exported: Path, backend: str) -> None:
     reason = now("spd.runtime.available").unavailable(backend)
     if reason is None:
@@ -119,6 +119,7 @@ def test_a_backend_that_cannot_run_is_refused_for_that_reason(exported: Path, ba
         ("ONNX Runtime", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "pip install spd-depth"),
         ("TensorRT", "tensorrt", ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "spd-depth[tensorrt]"),
         ("cuda.core", "cuda.core", ("cuda-core",), "spd-depth[tensorrt]"),
+        ("OpenVINO", "none", ("openvino",), "spd-depth[openvino]"),
         ("torch", "torch", ("torch",), "spd-depth[export]"),
         ("cuDNN", "none", ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"), "onnxruntime-gpu[cuda,cudnn]"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from spd.bundle.contract import QUANTISED
 from spd.bundle.gate import TOLERANCES
 from spd.data.rooms import render_room
 from spd.errors import BackendError, BundleError
+from spd.runtime.packages import import_openvino
 from spd.utils.metrics import Metrics
 
 INT8 = (*QUICK, "--precision", "int8", "--build", "no")
@@ -204,14 +206,40 @@ def test_depths_stay_close_to_float32s_and_are_not_them(
 
 
 def test_auto_takes_int8_on_a_cpu_and_says_the_same_as_the_graphs(
-    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any]
+    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # it would be taken
     with spd.load(quantised, threads=1) as model:
         assert (model.backend, model.precision) == ("onnxruntime-cpu", "int8")
         found = model.encode(room).depth(points)
     np.testing.assert_allclose(found, depths(quantised, "int8", room, points), rtol=1e-5)
     with spd.load(quantised, "onnxruntime-cpu", precision="fp32", threads=1) as model:
         assert model.precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", [None, "int8", "int8-bf16"])
+def test_auto_takes_openvino_for_int8(
+    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any], precision: str | None
+) -> None:
+    """Its rounding is not that of ONNX Runtime, but as close to float32."""
+    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "int8-bf16" and "BF16" not in capabilities:
+        pytest.skip("this CPU has no bfloat16")
+    with spd.load(quantised, precision=precision, threads=1) as model:
+        assert (model.backend, model.precision) == ("openvino", precision or "int8")
+        found = model.encode(room).depth(points)
+    assert 1e-5 < np.abs(found / depths(quantised, "fp32", room, points) - 1).mean() < 2e-2
+
+
+def test_int8_bf16_elsewhere(quantised: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ("tensorrt", "onnxruntime-cpu", "torch"):
+        with pytest.raises(BackendError, match=f"^{backend} cannot run int8-bf16: .*; take int8$"):
+            spd.load(quantised, backend, precision="int8-bf16")
+    with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8$"):
+        spd.load(exported, precision="int8-bf16")
+    monkeypatch.setattr(import_openvino().Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(BackendError, match=r"openvino cannot run int8-bf16 here: .* no bfloat16 .*; take int8$"):
+        spd.load(quantised, "openvino", precision="int8-bf16")
 
 
 def test_a_depth_does_not_depend_on_what_else_is_asked(

@@ -52,6 +52,13 @@ def model(exported: Path) -> Iterator[Model]:
         yield loaded
 
 
+@pytest.fixture(scope="session", params=["onnxruntime-cpu", "openvino"])
+def cpu_model(request: pytest.FixtureRequest, exported: Path) -> Iterator[Model]:
+    """The bundle in fp32 on each backend that runs bundles on a CPU; do not close it."""
+    with spd.load(exported, backend=request.param) as loaded:
+        yield loaded
+
+
 @pytest.fixture(scope="session")
 def rooms() -> list[NDArray[np.uint8]]:
     """Three rooms of the size of the bundle's image."""

@@ -200,10 +200,10 @@ def test_a_backend_that_keeps_no_budget(checkpoint: Path) -> None:
         spd.load(checkpoint, size=(160, 192), cache_budget="1GB")
 
 
-def test_onnxruntime(exported: Path, model: Model, rooms, points: NDArray[np.float64]) -> None:
-    expected = [model.encode(room).depth(points) for room in rooms]
+def test_on_a_cpu(exported: Path, cpu_model: Model, rooms, points: NDArray[np.float64]) -> None:
+    expected = [cpu_model.encode(room).depth(points) for room in rooms]
     size = cache_nbytes(open_bundle(exported).manifest.contract, "fp32")
-    with spd.load(exported, "onnxruntime-cpu", cache_budget=2 * size) as small:
+    with spd.load(exported, cpu_model.backend, cache_budget=2 * size) as small:
         scenes = [small.encode(room) for room in rooms]
         assert small._residency is not None
         assert small._residency.encodings == 3

@@ -83,11 +83,15 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize(
-    ("backend", "script"), [*(("onnxruntime-cpu", script) for script in SCRIPTS), ("torch", "every call")]
+    ("backend", "script"),
+    [
+        *((backend, script) for backend in ("onnxruntime-cpu", "openvino") for script in SCRIPTS),
+        ("torch", "every call"),
+    ],
 )
 def test_in_a_process_of_its_own(exported: Path, checkpoint: Path, backend: str, script: str) -> None:
     """After the children, the parent's model still works."""
-    path, options = (exported, {"threads": 3}) if backend == "onnxruntime-cpu" else (checkpoint, {"size": (160, 192)})
+    path, options = (checkpoint, {"size": (160, 192)}) if backend == "torch" else (exported, {"threads": 3})
     code = LOADED + SCRIPTS[script] + "print(scene.depth(POINTS).shape)"
     done = subprocess.run(
         [

@@ -203,26 +203,26 @@ def test_repr_says_what_it_is(backend: Watched) -> None:
     assert repr(model.encode(IMAGE[:20])) == "<spd.Scene 32 x 20 pixels on watched>"
 
 
-def test_scenes_do_not_mix(model: Model, rooms, points: NDArray[np.float64]) -> None:
+def test_scenes_do_not_mix(cpu_model: Model, rooms, points: NDArray[np.float64]) -> None:
     expected = []
     for room in rooms:
-        with model.encode(room) as scene:
+        with cpu_model.encode(room) as scene:
             expected.append(scene.depth(points))
-    first, second, third = (model.encode(room) for room in rooms)
+    first, second, third = (cpu_model.encode(room) for room in rooms)
     np.testing.assert_array_equal(second.depth(points), expected[1])
     np.testing.assert_array_equal(first.depth(points), expected[0])
     second.close()
-    reuses_its_memory = model.encode(rooms[1][::-1])
+    reuses_its_memory = cpu_model.encode(rooms[1][::-1])
     np.testing.assert_array_equal(third.depth(points), expected[2])
     np.testing.assert_array_equal(first.depth(points), expected[0])
     assert np.abs(reuses_its_memory.depth(points) / expected[1] - 1).max() > 0.01
 
 
-def test_the_real_model_can_be_closed_before_its_scene(exported: Path, model: Model, rooms, points) -> None:
-    with spd.load(exported, backend="onnxruntime-cpu") as short:
+def test_the_real_model_can_be_closed_before_its_scene(exported: Path, cpu_model: Model, rooms, points) -> None:
+    with spd.load(exported, backend=cpu_model.backend) as short:
         scene = short.encode(rooms[0])
     gc.collect()
-    np.testing.assert_array_equal(scene.depth(points), model.encode(rooms[0]).depth(points))
+    np.testing.assert_array_equal(scene.depth(points), cpu_model.encode(rooms[0]).depth(points))
 
 
 MEASURE = """
@@ -239,7 +239,7 @@ def scenes(count):
         with model.encode(room) as scene:
             scene.depth([(1, 1)])
 
-model = spd.load(sys.argv[1], backend="onnxruntime-cpu", threads=1)
+model = spd.load(sys.argv[1], backend=sys.argv[2], threads=1)
 room = np.random.default_rng(0).integers(0, 256, (160, 192, 3), dtype=np.uint8)
 scenes(10)
 before = resident()
@@ -251,7 +251,8 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
-def test_memory_does_not_grow_with_the_scenes_that_were_closed(exported: Path) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino"])
+def test_memory_does_not_grow_with_the_scenes_that_were_closed(exported: Path, backend: str) -> None:
     """After 40 more scenes less than 10 caches' worth of memory is missing; 20 open scenes take more.
 
     In a process of its own: here, heap that earlier tests freed would hide the caches.
@@ -259,7 +260,11 @@ def test_memory_does_not_grow_with_the_scenes_that_were_closed(exported: Path) -
     cache = sum(4 * math.prod(spec.resolved(1)) for spec in open_bundle(exported).manifest.contract.encoder_outputs)
     assert cache > 1_000_000
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(exported)], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", MEASURE, str(exported), backend],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     grown, kept = map(int, done.stdout.split())
     assert grown < 10 * cache

@@ -112,8 +112,11 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tensorrt": ({"backend": "tensorrt"}, "tensorrt cannot run"),
     "cuda": ({"backend": "onnxruntime-cuda"}, f"onnxruntime-cuda cannot run here: {NO_GPU}"),
     "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
+    "fp16 on OpenVINO": (
+        {"backend": "openvino", "precision": "fp16"},
+        "openvino cannot run fp16: .* takes fp32, bf16, int8 or int8-bf16$",
+    ),
     "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
-    "bf16 anywhere": ({"precision": "bf16"}, f"no backend can run .*tensorrt.*{NO_GPU}.*bf16.*torch runs checkpoints"),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
     "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),
     "threads": ({"threads": 0}, "threads is 0, expected at least 1"),
@@ -126,6 +129,14 @@ def test_refused_for_a_bundle(exported: Path, options: dict[str, Any], message: 
     with pytest.raises(BackendError, match=message) as caught:
         spd.load(exported, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_bf16_where_nothing_can_run_it(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    every = rf"tensorrt.*{NO_GPU}.*onnxruntime-cpu cannot run bf16.*openvino is missing.*torch runs checkpoints"
+    with pytest.raises(BackendError, match=f"no backend can run .*{every}"):
+        spd.load(exported, precision="bf16")
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -171,6 +182,9 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, exp
     with pytest.raises(BackendError, match="timm, safetensors missing: pip install"):
         spd.load(checkpoint)
     without(monkeypatch, "onnxruntime")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match=r"^openvino cannot run here: openvino is missing: pip .*\[openvino\]'$"):
+        spd.load(exported, backend="openvino")
     for backend in ("auto", "onnxruntime-cpu", "onnxruntime-cuda"):
         with pytest.raises(BackendError, match="onnxruntime is missing: pip install spd-depth"):
             spd.load(exported, backend=backend)
@@ -274,14 +288,15 @@ def test_onnxruntime_without_cuda(monkeypatch: pytest.MonkeyPatch, exported: Pat
         spd.load(exported, backend="onnxruntime-cuda")
 
 
-def test_a_graph_that_is_no_graph(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino"])
+def test_a_graph_that_is_no_graph(bundle: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle / "decoder.fp32.onnx").unlink()  # as it is linked to the shared one
     shutil.copy(bundle / "parity.json", bundle / "decoder.fp32.onnx")
     with pytest.raises(BundleError, match="is not the file that was exported"):
-        spd.load(bundle, backend="onnxruntime-cpu")
+        spd.load(bundle, backend=backend)
     monkeypatch.setattr("spd.bundle.Bundle.file", lambda self, name: self.path / name)
-    with pytest.raises(BackendError, match=r"onnxruntime-cpu cannot load .*decoder.fp32.onnx: ") as caught:
-        spd.load(bundle, backend="onnxruntime-cpu")
+    with pytest.raises(BackendError, match=rf"{backend} cannot load .*decoder.fp32.onnx: ") as caught:
+        spd.load(bundle, backend=backend)
     assert isinstance(caught.value, SPDError)
     assert "\n" not in str(caught.value)
 

@@ -95,10 +95,10 @@ def test_no_points_give_no_depths_and_no_work(nothing: Any) -> None:
     assert (depth.shape, depth.dtype, backend.queries) == ((0,), np.float32, [])
 
 
-def test_chunks_of_the_real_bundle(model: Model, rooms) -> None:
+def test_chunks_of_the_real_bundle(cpu_model: Model, rooms) -> None:
     """1,300 points at once are the same points asked 512 at a time, exactly."""
     points = np.random.default_rng(3).random((1300, 2)) * (WIDTH, HEIGHT)
-    with model.encode(rooms[0]) as scene:
+    with cpu_model.encode(rooms[0]) as scene:
         at_once = scene.depth(points)
         by_hand = [scene.depth(points[start : start + 512]) for start in (0, 512, 1024)]
         assert scene.depth([]).shape == (0,)
@@ -107,8 +107,8 @@ def test_chunks_of_the_real_bundle(model: Model, rooms) -> None:
     np.testing.assert_allclose(at_once[::130], alone, rtol=1e-5)
 
 
-def test_a_point_asked_three_times_has_one_depth(model: Model, rooms, points: NDArray[np.float64]) -> None:
-    with model.encode(rooms[1]) as scene:
+def test_a_point_asked_three_times_has_one_depth(cpu_model: Model, rooms, points: NDArray[np.float64]) -> None:
+    with cpu_model.encode(rooms[1]) as scene:
         depth = scene.depth(np.concatenate([points, points, points[:1]]))
     np.testing.assert_allclose(depth[300:600], depth[:300], rtol=1e-6)
     assert depth[600] == pytest.approx(depth[0], rel=1e-6)

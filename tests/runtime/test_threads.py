@@ -42,10 +42,14 @@ def files(tmp_path: Path, rooms) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_threads_get_what_one_thread_gets(exported: Path, precision: str, files: list[Path], points) -> None:
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("onnxruntime-cpu", "fp32"), ("onnxruntime-cpu", "fp16"), ("openvino", "fp32")]
+)
+def test_threads_get_what_one_thread_gets(
+    exported: Path, backend: str, precision: str, files: list[Path], points
+) -> None:
     """Each encodes images from files and queries them in its own order, several times."""
-    with load(exported, backend="onnxruntime-cpu", precision=precision) as model:
+    with load(exported, backend=backend, precision=precision) as model:
         expected = [model.encode(path).depth(points) for path in files]
 
         def work(i: int) -> list[tuple[int, NDArray[np.float32]]]:
@@ -62,8 +66,8 @@ def test_threads_get_what_one_thread_gets(exported: Path, precision: str, files:
         np.testing.assert_allclose(depth, expected[which], rtol=1e-6)
 
 
-def test_threads_share_one_scene(model: Model, rooms, points: NDArray[np.float64]) -> None:
-    with model.encode(rooms[0]) as scene:
+def test_threads_share_one_scene(cpu_model: Model, rooms, points: NDArray[np.float64]) -> None:
+    with cpu_model.encode(rooms[0]) as scene:
         expected = [scene.depth(points[i::THREADS]) for i in range(THREADS)]
         answers = at_once(lambda i: [scene.depth(points[i::THREADS]) for _ in range(5)])
     for i, several in enumerate(answers):
@@ -80,15 +84,15 @@ def test_torch_from_threads(checkpoint: Path, rooms, points: NDArray[np.float64]
         np.testing.assert_allclose(depth, expected[i % len(rooms)], rtol=1e-6)
 
 
-def test_errors_stay_in_their_thread(model: Model, files: list[Path], points: NDArray[np.float64]) -> None:
+def test_errors_stay_in_their_thread(cpu_model: Model, files: list[Path], points: NDArray[np.float64]) -> None:
     """Every other thread reads a file that is no image."""
     bad = files[0].with_name("bad.png")
     bad.write_text("no image")
-    expected = model.encode(files[0]).depth(points)
+    expected = cpu_model.encode(files[0]).depth(points)
 
     def work(i: int) -> NDArray[np.float32] | str:
         try:
-            return model.encode(bad if i % 2 else files[0]).depth(points)
+            return cpu_model.encode(bad if i % 2 else files[0]).depth(points)
         except spd.errors.ImageError as error:
             return str(error)
 

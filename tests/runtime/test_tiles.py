@@ -16,24 +16,37 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import spd
-from spd.bundle import open_bundle
+from spd.bundle import Bundle, open_bundle
 from spd.errors import BackendError
-from spd.runtime.onnx_runtime import TILE, OnnxRuntimeBackend
+from spd.runtime.onnx_runtime import OnnxRuntimeBackend
+from spd.runtime.openvino_backend import OpenVinoBackend
+from spd.runtime.tiled import TILE, TiledBackend
 
-Tiled = tuple[OnnxRuntimeBackend, Any, NDArray[np.float32], NDArray[np.float32]]
+CPU = ("onnxruntime-cpu", "openvino")
+Tiled = tuple[TiledBackend, Any, NDArray[np.float32], NDArray[np.float32]]
 
 
-@pytest.fixture(scope="module")
-def tiled(exported: Path) -> Tiled:
+def on_onnxruntime(bundle: Bundle, threads: int) -> TiledBackend:
+    return OnnxRuntimeBackend(bundle, "onnxruntime-cpu", "fp32", threads)
+
+
+def on_openvino(bundle: Bundle, threads: int) -> TiledBackend:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spd.runtime.openvino_backend.cores", lambda: threads)  # it takes no more threads than cores
+        return OpenVinoBackend(bundle, "fp32", threads)
+
+
+@pytest.fixture(scope="module", params=[on_onnxruntime, on_openvino])
+def tiled(request: pytest.FixtureRequest, exported: Path) -> Tiled:
     """A backend of three threads, a cache, points, and what one thread answers to all of them in one call."""
     bundle = open_bundle(exported)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, bundle.manifest.height, bundle.manifest.width, 3), dtype=np.uint8)
     points = (rng.random((1, 700, 2)) * (bundle.manifest.width, bundle.manifest.height)).astype(np.float32)
-    alone = OnnxRuntimeBackend(bundle, "onnxruntime-cpu", "fp32", threads=1)
+    alone = on_onnxruntime(bundle, threads=1)
     expected = alone.decode(alone.encode(image), points)
     assert len(np.unique(expected)) > 600, "points answer alike, so their order would not show"
-    backend = OnnxRuntimeBackend(bundle, "onnxruntime-cpu", "fp32", threads=3)
+    backend = request.param(bundle, threads=3)
     return backend, backend.encode(image), points, expected
 
 
@@ -46,17 +59,30 @@ def test_tiles_answer_what_one_call_answers(tiled: Tiled, first: int, count: int
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(1, [1]), (8, [8]), (9, [8, 1]), (24, [8] * 3), (100, [34, 34, 32]), (200, [34] * 5 + [30])]
+    ("count", "sizes", "filled_up"),
+    [
+        (1, [1], [1]),
+        (8, [8], [8]),
+        (9, [8, 1], [8, 1]),
+        (24, [8] * 3, [8] * 3),
+        (100, [34, 34, 32], [34, 34, 32]),
+        (200, [34] * 5 + [30], [64, 3, 64, 3, 64, 2]),
+    ],
 )
-def test_points_are_shared_out(tiled: Tiled, count: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_shared_out(
+    tiled: Tiled, count: int, sizes: list[int], filled_up: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In equal tiles, or, where tiles are filled up to a size, in as many full ones as there are."""
     backend, cache, points, _ = tiled
-    decode, asked = backend._decode, []
+    if isinstance(backend, OpenVinoBackend):
+        sizes = filled_up
+    decode, asked = backend.decode_tile, []
 
     def recorded(cache: dict[str, Any], part: NDArray[np.float32]) -> NDArray[np.float32]:
         asked.append(part.shape[1])
         return decode(cache, part)
 
-    monkeypatch.setattr(backend, "_decode", recorded)
+    monkeypatch.setattr(backend, "decode_tile", recorded)
     backend.decode(cache, points[:, :count])
     assert sorted(asked) == sorted(sizes)
     assert max(asked) <= TILE[1]
@@ -66,26 +92,27 @@ def decoding_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("spd-decode")}
 
 
+@pytest.mark.parametrize("backend_name", CPU)
 def test_a_closed_model_decodes_for_its_open_scenes_as_before(
-    exported: Path, tiled: Tiled, monkeypatch: pytest.MonkeyPatch
+    exported: Path, backend_name: str, points: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In tiles, on the same threads, which end with the last scene."""
-    points, others = tiled[2][0, :200], decoding_threads()
-    model = spd.load(exported, "onnxruntime-cpu", threads=2)
+    points, others = points[:200], decoding_threads()
+    model = spd.load(exported, backend_name, threads=2)
     scene = model.encode(np.full((160, 192, 3), 99, np.uint8))
     before = scene.depth(points)
     own = decoding_threads() - others
     assert len(own) == 2
     backend = model._open_residency().backend
-    assert isinstance(backend, OnnxRuntimeBackend)
+    assert isinstance(backend, TiledBackend)
     tiles = len(backend.tiles(points[None].astype(np.float32)))
-    asked, decode = [], OnnxRuntimeBackend._decode
+    asked, decode = [], type(backend).decode_tile
 
     def recorded(*arguments: Any) -> NDArray[np.float32]:
         asked.append(threading.current_thread())
         return decode(*arguments)
 
-    monkeypatch.setattr(OnnxRuntimeBackend, "_decode", recorded)
+    monkeypatch.setattr(type(backend), "decode_tile", recorded)
     model.close()
     np.testing.assert_array_equal(scene.depth(points), before)
     assert len(asked) == tiles == 4
@@ -100,14 +127,15 @@ def test_a_closed_model_decodes_for_its_open_scenes_as_before(
     assert not own & decoding_threads()
 
 
+@pytest.mark.parametrize("backend_name", CPU)
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_threads_that_cannot_be_started(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, tiles: int, points: NDArray[np.float64]
+    exported: Path, backend_name: str, monkeypatch: pytest.MonkeyPatch, tiles: int, points: NDArray[np.float64]
 ) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with spd.load(exported, "onnxruntime-cpu", threads=2) as model:
+    with spd.load(exported, backend_name, threads=2) as model:
         scene = model.encode(np.zeros((160, 192, 3), np.uint8))
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
@@ -124,31 +152,35 @@ def test_threads_that_cannot_be_started(
 LIMITED = """
 import ctypes, os, resource, sys
 import spd.runtime.onnx_runtime
+import spd.runtime.openvino_backend
 from spd import load
 from spd.errors import BackendError
 if os.getuid() == 0:
     os.setresuid(64999, 64999, 0)  # the limit does not hold for root
     ctypes.CDLL(None).setfsuid(0)  # who owns the files
 resource.setrlimit(resource.RLIMIT_NPROC, (9, 9))
-load(sys.argv[1], "onnxruntime-cpu", threads=1)
+spd.runtime.openvino_backend.import_openvino()
+spd.runtime.openvino_backend.cores = lambda: 40
+load(sys.argv[1], sys.argv[2], threads=1)
 try:
-    load(sys.argv[1], "onnxruntime-cpu", threads=40)
+    load(sys.argv[1], sys.argv[2], threads=40)
 except BackendError as error:
     print(error)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets the limit of processes as Linux does")
-def test_a_limit_of_processes(exported: Path) -> None:
+@pytest.mark.parametrize("backend_name", CPU)
+def test_a_limit_of_processes(exported: Path, backend_name: str) -> None:
     """A real one, under which ONNX Runtime would hang: it can start some of its threads."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(exported)],
+        [sys.executable, "-c", LIMITED, str(exported), backend_name],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("onnxruntime-cpu cannot start its 40 threads: ")
+    assert done.stdout.startswith(f"{backend_name} cannot start its 40 threads: ")
     assert "such as threads=1, or raise the limit of processes (ulimit -u)" in done.stdout
     assert done.stdout.count("\n") == 1

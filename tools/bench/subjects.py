@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spd.runtime.packages import import_openvino
 from tools.bench.rows import Row
 from tools.bench.subject import Inputs, Subject, peak_mb
 
@@ -136,7 +136,7 @@ class OpenVino(Subject):
     """Graphs on OpenVINO's CPU plugin, for one image, in float32 also where the processor could do less."""
 
     def __init__(self, _name: str, files: dict[str, Path], image: NDArray[Any], inputs: Inputs) -> None:
-        openvino: Any = importlib.import_module("openvino")
+        openvino = import_openvino()
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, RUN_PRECISIONS
 from spd.commands.cli import Command
 from spd.version import __version__
 
@@ -59,7 +59,9 @@ def _intrinsics(
 @click.option(
     "--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True, help="What runs the model."
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the graphs.  [default: the backend's]")
+@click.option(
+    "--precision", type=click.Choice(RUN_PRECISIONS), help="Precision of the graphs.  [default: the backend's]"
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .json or .npz instead of CSV to stdout."
