@@ -160,7 +160,8 @@ def test_an_operator_is_onnxs(case: Case) -> None:
 
 
 def test_every_operator_of_the_table_has_a_case() -> None:
-    assert {case.op for case in CASES} == set(TENSORRT_OPERATORS)
+    """Those of 8-bit graphs are run by ONNX Runtime only."""
+    assert {case.op for case in CASES} == set(TENSORRT_OPERATORS) - {"DequantizeLinear", "QuantizeLinear"}
 
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)

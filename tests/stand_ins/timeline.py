@@ -114,11 +114,13 @@ class Timeline:
     def run_until(self, work: Work | None = None) -> None:
         """Run the queue up to and including some work, or all of it.
 
+        What is waited for by its event was enqueued before a capture began, and is not part of it.
+
         Raises:
-            CaptureError: the stream is being captured.
+            CaptureError: all of it is asked for, and the stream is being captured.
             ExecutionError: some of the work failed; the rest is dropped, as after an error on a device.
         """
-        if self.capture is not None:
+        if self.capture is not None and work is None:
             self.capture.broken = "it was synchronised"
             raise CaptureError("the stream is being captured and cannot be synchronised")
         while self.queue and not (work is not None and work.done):

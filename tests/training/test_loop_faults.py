@@ -131,6 +131,7 @@ def test_a_run_that_waits_for_a_batch_stops_at_once(tmp_path: Path, monkeypatch:
 
     def stuck(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 2:  # of step 3; validation has one image
+            time.sleep(3)  # two steps of a batch take less, and the loop waits for the third
             os.kill(main, signal.SIGTERM)
             time.sleep(1000)
         return drawn(*arguments, **options)
