@@ -84,7 +84,9 @@ def _export(folder: Path) -> None:
     command = [sys.executable, "-m", "export.cli", "--seed-checkpoint", "atto", "--out", str(folder)]
     command += ["--size", f"{SMALL_HEIGHT}x{SMALL_WIDTH}", "--max-points", "512", "--with-routes"]
     command += ["--precision", "fp16", "--precision", "bf16"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    # The other processes of the run wait for it meanwhile.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
 
 
 def _source_hash() -> str:

@@ -119,6 +119,7 @@ def test_the_tables_for_people(planted_policy: tuple[Path, dict[str, Any], str],
     assert {"torch", "numpy", "spd-depth"} <= set(document["tools"])
 
 
+@pytest.mark.slow
 def test_the_policy_cures_the_export(
     planted_policy: tuple[Path, dict[str, Any], str],
     checkpoint: Path,

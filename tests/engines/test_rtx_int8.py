@@ -24,7 +24,7 @@ from spd.config import PRESETS
 from spd.errors import ExportError
 from spd.models import seeded
 
-pytestmark = needs_rtx
+pytestmark = [needs_rtx, pytest.mark.slow]
 
 ATTO, HEIGHT, WIDTH, POINTS = PRESETS["atto"], 160, 192, 256
 
@@ -53,9 +53,7 @@ def products(path: Path) -> set[str]:
     return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in sizes}
 
 
-@pytest.mark.parametrize(
-    "capability", ["8.9", *(pytest.param(other, marks=pytest.mark.slow) for other in ("8.6", "12.0"))]
-)
+@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_products_with_constant_weights_have_8_bits(folder: Path, graph: str, capability: str) -> None:
     tensors = contract(ATTO, HEIGHT, WIDTH)
