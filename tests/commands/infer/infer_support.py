@@ -1,4 +1,4 @@
-"""`spd-infer` in a process of its own, with a runtime for which every point is a metre away."""
+"""`spd-infer` in a process of its own, with a runtime for which the depth of a point is the width of its image."""
 
 import sys
 import textwrap
@@ -16,11 +16,13 @@ def command(*arguments: str) -> list[str]:
             def __exit__(self, *_):
                 pass
             def encode(self, image):
-                return self
+                scene = Model()
+                scene.width = image.width
+                return scene
             def wait(self):
                 pass
             def depth(self, points, outside):
-                return numpy.ones(len(points), numpy.float32)
+                return numpy.full(len(points), self.width, numpy.float32)
         spd.runtime.load = lambda *args, **options: Model()
         main(prog_name="spd-infer")
     """

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import unicodedata
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from infer_support import command
 from PIL import Image
 
 from spd.commands.infer.cli import main
@@ -276,31 +276,6 @@ def test_standard_input_is_not_read_twice(model: StubModel, arguments: tuple[str
     assert result.exit_code == 2
     assert "both read standard input" in result.stderr.splitlines()[-1]
     assert model.encoded == []
-
-
-def command(*arguments: str) -> list[str]:
-    """A process of its own, with a stub of the runtime."""
-    code = """
-        import sys, numpy, spd.runtime
-        from spd.commands.infer.cli import main
-        class Model:
-            manifest = None
-            def __enter__(self):
-                return self
-            def __exit__(self, *_):
-                pass
-            def encode(self, image):
-                scene = Model()
-                scene.width = image.width
-                return scene
-            def wait(self):
-                pass
-            def depth(self, points, outside):
-                return numpy.full(len(points), self.width, numpy.float32)
-        spd.runtime.load = lambda *args, **options: Model()
-        main(prog_name="spd-infer")
-    """
-    return [sys.executable, "-c", textwrap.dedent(code).strip(), *arguments]
 
 
 needs_dev_fd = pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system has no /dev/fd")
