@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from engines.inspection import DEMANDS
 from spd.bundle.contract import PRECISIONS
 from spd.bundle.plans import FLAVOURS, HARDWARE_LEVELS
-from spd.commands.cli import Command
+from spd.commands.cli import Command, given_options
 from spd.commands.places import check_folder
 from spd.errors import BackendError, InputError
 from spd.version import __version__
@@ -167,7 +165,7 @@ def main(context: click.Context, /, bundle: Path, **arguments: Any) -> None:
     compute: tuple[str, ...] | None = arguments.pop("compute")
     if compute is not None and flavour != "rtx":
         raise click.UsageError("--compute goes with --for rtx; TensorRT builds for the GPU at hand")
-    if flavour == "rtx" and (given := _given(context, ONLY_TENSORRT)):
+    if flavour == "rtx" and (given := given_options(context, ONLY_TENSORRT)):
         raise click.UsageError(f"{given[0]} is for TensorRT; leave it out with --for rtx")
 
     # rich and numpy are imported only now: --help is to be instant.
@@ -193,16 +191,10 @@ def main(context: click.Context, /, bundle: Path, **arguments: Any) -> None:
     summarise(build_engines(bundle, options, Phases(console)), console)
 
 
-def _given(context: click.Context, names: Iterable[str]) -> list[str]:
-    """Those of some options that are on the command line, as they are written there."""
-    found = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    return [f"--{name.replace('_', '-')}" for name in found]
-
-
 def _prove(context: click.Context, bundle: Path, flavour: str, precisions: tuple[str, ...]) -> None:
     """Run what is there; options of a build are refused."""
     other = [str(name) for name in context.params if name not in ("bundle", "flavour", "precisions", "prove")]
-    if given := _given(context, other):
+    if given := given_options(context, other):
         raise click.UsageError(f"--prove builds nothing: leave out {given[0]}")
     from rich.console import Console
 

@@ -38,7 +38,7 @@ class Kernel(Layer):
     @property
     def nbytes(self) -> int:
         """Bytes of all that it reads and writes; a tensor that is listed twice counts twice."""
-        return sum(tensor.nbytes for tensor in (*self.inputs, *self.constants, *self.outputs))
+        return sum(tensor.nbytes for tensor in self.tensors)
 
 
 def read_kernels(log: str, graph: str) -> tuple[Kernel, ...]:

@@ -79,6 +79,11 @@ class Layer:
     """Weights and tables."""
     outputs: tuple[Tensor, ...]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that it reads and writes; a tensor that is listed twice comes twice."""
+        return (*self.inputs, *self.constants, *self.outputs)
+
     @cached_property
     def kind(self) -> str | None:
         """One of `KINDS`, by TensorRT's type and name, and for generated kernels by their ONNX nodes.
@@ -111,8 +116,7 @@ class Layer:
 
         "tf32" in place of "fp32" if a type or the tactic says TF32, which keeps 10 bits of the mantissa.
         """
-        tensors = (*self.inputs, *self.constants, *self.outputs)
-        found = {_PRECISIONS[tensor.dtype] for tensor in tensors if tensor.dtype in _PRECISIONS}
+        found = {_PRECISIONS[tensor.dtype] for tensor in self.tensors if tensor.dtype in _PRECISIONS}
         if "tf32" in found or "tf32" in self.tactic.lower():
             found = found - {"fp32"} | {"tf32"}
         return frozenset(found)

@@ -207,8 +207,7 @@ def _build(job: _Job, precision: str, graph: str) -> BuiltPlan:
     """Build one plan into the staging folder and judge what it became."""
     manifest, options = job.bundle.manifest, job.options
     profiles = graph_profiles(graph, manifest, options.edges, options.max_batch)
-    tensors = manifest.contract
-    inputs = tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
+    inputs = manifest.contract.inputs(graph)
     source, state = job.bundle.graph(graph, precision), BuildState()
     begin = time.monotonic()
     made = watch(

@@ -47,8 +47,9 @@ class CompiledProfile:
     @property
     def moved_bytes(self) -> int | None:
         """What the kernels read and write; None where the profile leaves sizes open."""
-        tensors = [t for kernel in self.kernels for t in (*kernel.inputs, *kernel.constants, *kernel.outputs)]
-        return None if any(-1 in t.shape for t in tensors) else sum(t.nbytes for t in tensors)
+        if any(-1 in tensor.shape for kernel in self.kernels for tensor in kernel.tensors):
+            return None
+        return sum(kernel.nbytes for kernel in self.kernels)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ POINTS = 256
 
 def record(bundle: Bundle, graph: str, precision: str) -> list[dict[str, Any]]:
     """The layers of one graph of a bundle for one image and, in the decoder, 256 points."""
-    contract = bundle.manifest.contract
-    inputs = contract.encoder_inputs if graph == "encoder" else contract.decoder_inputs
+    inputs = bundle.manifest.contract.inputs(graph)
     points = POINTS if graph == "decoder" else 0
     compiled = compile_graph(bundle.graph(graph, precision), inputs, BuildState(), points)
     return [inspector_form(kernel) for kernel in compiled.kernels]

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from spd.bundle.contract import BACKENDS, PRECISIONS
-from spd.commands.cli import Command, note, write_stdout
+from spd.commands.cli import Command, given_options, note, write_stdout
 from spd.commands.places import writable
 from spd.version import __version__
 
@@ -123,9 +122,9 @@ def main(
 
 def _refuse_run_options(context: click.Context, printing: bool) -> None:
     """Options that mean nothing where nothing is run."""
-    given = [name for name in RUN_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    given = given_options(context, RUN_ONLY)
     if printing or given:
-        what = f"--{given[0].replace('_', '-')}" if given else "--trtexec and --polygraphy"
+        what = given[0] if given else "--trtexec and --polygraphy"
         raise click.UsageError(f"--kernels compiles the graphs and runs nothing: leave out {what}")
 
 

@@ -188,14 +188,13 @@ def compile_bundle(
     files = {graph: bundle.graph(graph, precision) for graph in GRAPHS}
     compiler = rtx_compiler(compute_capability)
     exported = {graph: CostedGraph(file, graph, points) for graph, file in files.items()}
-    contract = bundle.manifest.contract
-    inputs = {"encoder": contract.encoder_inputs, "decoder": contract.decoder_inputs}
+    tensors = bundle.manifest.contract
     graphs = []
     for graph, file in files.items():
         count, state = points if graph == "decoder" else 0, BuildState()
         compiled = watch(
             f"compiling {graph} {precision} for compute capability {compute_capability}",
-            partial(compile_graph, file, inputs[graph], state, count, compiler),
+            partial(compile_graph, file, tensors.inputs(graph), state, count, compiler),
             state,
             phases,
         )

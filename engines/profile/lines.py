@@ -17,7 +17,6 @@ from pathlib import Path
 
 from engines.profiles import Shape, graph_profiles, input_shapes
 from spd.bundle import GRAPHS, Bundle
-from spd.bundle.contract import TensorSpec
 from spd.bundle.gate import TOLERANCES
 from spd.bundle.plans import PlanProfile, Target
 from spd.errors import BackendError, InputError
@@ -99,7 +98,7 @@ def trtexec(bundle: Bundle, precision: str, case: Case, version: int) -> list[st
         ),
         None,
     )
-    shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
+    shapes = input_shapes(bundle.manifest.contract.inputs(case.graph), case.profile)
     if record is None:
         model = bundle.path / bundle.manifest.graphs[precision][case.graph]
         source = [f"--onnx={model}"]
@@ -195,14 +194,9 @@ def run(words: list[str]) -> None:
         raise BackendError(f"{words[0]} ended with exit code {code}; its last lines say why")
 
 
-def _graph_inputs(bundle: Bundle, graph: str) -> tuple[TensorSpec, ...]:
-    tensors = bundle.manifest.contract
-    return tensors.encoder_inputs if graph == "encoder" else tensors.decoder_inputs
-
-
 def _profile_words(bundle: Bundle, case: Case) -> list[str]:
     """The profile of one bucket, as Polygraphy's options."""
-    shapes = input_shapes(_graph_inputs(bundle, case.graph), case.profile)
+    shapes = input_shapes(bundle.manifest.contract.inputs(case.graph), case.profile)
     return [
         word
         for i, name in enumerate(("min", "opt", "max"))

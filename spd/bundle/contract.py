@@ -114,6 +114,14 @@ class Contract:
     decoder_inputs: tuple[TensorSpec, ...]
     decoder_outputs: tuple[TensorSpec, ...]
 
+    def inputs(self, graph: str) -> tuple[TensorSpec, ...]:
+        """What the `encoder` or the `decoder` reads."""
+        return self.encoder_inputs if graph == "encoder" else self.decoder_inputs
+
+    def outputs(self, graph: str) -> tuple[TensorSpec, ...]:
+        """What the `encoder` or the `decoder` writes."""
+        return self.encoder_outputs if graph == "encoder" else self.decoder_outputs
+
 
 def contract(config: SPDConfig, height: int, width: int, with_routes: bool = False) -> Contract:
     """The contract of a model at an image size in pixels; `with_routes` adds B3b's choice as a second output."""

@@ -18,11 +18,12 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from spd.config import PRESETS, check_size
 from spd.errors import SPDError, one_line
@@ -135,6 +136,15 @@ checkpoint_weights = click.option(
     help="Weights of a checkpoint that has averaged ones (EMA, SWA) and raw ones; auto prefers the averaged.",
 )
 """The option of every command that takes a checkpoint."""
+
+
+def given_options(context: click.Context, names: Collection[str]) -> list[str]:
+    """Which of some parameters, given by name, are options on the command line, such as `--max-batch`."""
+    return [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def note(message: str) -> None:

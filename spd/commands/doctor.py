@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 
+from spd.bundle.contract import BACKENDS
 from spd.commands.cli import Command, write_stdout
 from spd.errors import one_line
 from spd.extras import pip_install
@@ -34,7 +35,7 @@ FORMAT, FORMAT_VERSION = "spd-doctor", 1
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
-BUNDLE_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu", "openvino")
+BUNDLE_BACKENDS = tuple(name for name in BACKENDS if name != "torch")
 """Those that run bundles, in the order in which `auto` tries them."""
 
 BUILT_BY = {"tensorrt": "spd-build", "tensorrt-rtx": "spd-build --for rtx"}

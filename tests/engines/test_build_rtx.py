@@ -92,6 +92,8 @@ def test_one_precision_is_replaced_and_the_other_stays(bundle: Path) -> None:
         (("--for", "rtx", "--hardware-compatibility", "ampere_plus"), "--hardware-compatibility is for TensorRT"),
         (("--for", "rtx", "--prove", "--force"), "--prove builds nothing: leave out --force"),
         (("--prove", "--compute", "8.9"), "--prove builds nothing: leave out --compute"),
+        (("--prove", "--buckets", "64"), "--prove builds nothing: leave out --buckets"),
+        (("--prove", "-v"), "--prove builds nothing: leave out --verbose"),
         (
             (
                 "--for",

@@ -65,8 +65,7 @@ def compiled_with_log(
 
     monkeypatch.setattr(engines.rtx, "read_kernels", keep)
     bundle = open_bundle(path)
-    specs = bundle.manifest.contract
-    inputs = specs.encoder_inputs if graph == "encoder" else specs.decoder_inputs
+    inputs = bundle.manifest.contract.inputs(graph)
     points = POINTS if graph == "decoder" else 0
     compiled = compile_graph(bundle.graph(graph, precision), inputs, BuildState(), points)
     return compiled, re.findall(r"^Name: .*$", logs[0], re.MULTILINE)

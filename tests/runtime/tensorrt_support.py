@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from stand_ins.cuda_core import streams
 
+import spd
 from engines.builder import PlanBuilder, PlanOptions, tensorrt_compiler
 from engines.profiles import graph_profiles
 from engines.progress import BuildState
 from engines.rtx import rtx_compiler
 from spd.bundle import GRAPHS, MANIFEST, FileRecord, open_bundle
 from spd.bundle.plans import PlanRecord, RtxTarget
+from spd.runtime import Model
 from spd.runtime.tensorrt.cuda import current_target
 
 EDGES = (4, 16, 48)
@@ -45,7 +48,7 @@ def add_engines(
     builder = PlanBuilder(PlanOptions(), None, compiler=compiler)
     records, files = list(manifest.engines), dict(manifest.files)
     for graph in GRAPHS:
-        inputs = manifest.contract.encoder_inputs if graph == "encoder" else manifest.contract.decoder_inputs
+        inputs = manifest.contract.inputs(graph)
         profiles = graph_profiles(graph, manifest, edges, max_batch)
         plan = folder / f"{graph}.{precision}{'.rtx' if capabilities else ''}.engine"
         plan.write_bytes(builder.build(bundle.graph(graph, precision), inputs, profiles, BuildState()))
@@ -69,6 +72,16 @@ def rewrite(folder: Path, name: str, data: bytes) -> None:
     manifest = open_bundle(folder).manifest
     files = {**manifest.files, name: FileRecord.of(folder / name)}
     (folder / MANIFEST).write_text(dataclasses.replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+@contextmanager
+def only_loaded(folder: Path, machine: Any) -> Iterator[Model]:
+    """The model of a bundle, after which nothing is left on the device."""
+    with nothing_left(machine):
+        with spd.load(folder, backend="tensorrt") as model:
+            yield model
+        del model
+        gc.collect()
 
 
 @contextmanager

@@ -112,13 +112,13 @@ class Engine:
         self._engine = runtime.deserialise(plan)
         if self._engine is None:
             raise TensorRTError(f"{runtime.error('deserialize_cuda_engine', self.name)}; rebuild it: {rebuild}")
-        graph = bundle.manifest.contract
-        encoder = record.graph == "encoder"
-        self.inputs = graph.encoder_inputs if encoder else graph.decoder_inputs
-        self.outputs = graph.encoder_outputs if encoder else graph.decoder_outputs
+        tensors = bundle.manifest.contract
+        self.inputs, self.outputs = tensors.inputs(record.graph), tensors.outputs(record.graph)
         self._check(record, rebuild)
-        compiles = runtime.library is RTX
-        self._kernels = CompiledKernels(runtime.trt, self._engine, plan, here) if compiles else None
+        self._kernels = None
+        if runtime.library is RTX:
+            sha256 = bundle.manifest.files[record.file].sha256
+            self._kernels = CompiledKernels(runtime.trt, self._engine, sha256, here)
 
     def scratch_bytes(self, profile: int) -> int:
         """Bytes that a context needs for its intermediate tensors."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from pathlib import Path
 from typing import Any
 
 from spd.bundle.plans import Target
@@ -40,19 +39,18 @@ def why_invalid(rtx: Any, runtime: Any, plan: bytes) -> str | None:
 class CompiledKernels:
     """How contexts of one engine are made, with the kernels that it compiled on this machine before."""
 
-    def __init__(self, rtx: Any, engine: Any, plan: bytes, here: Target, folder: Path | None = None) -> None:
+    def __init__(self, rtx: Any, engine: Any, plan_sha256: str, here: Target) -> None:
         """Read the kernels that were kept.
 
         Args:
             rtx: the module `tensorrt_rtx`.
             engine: the deserialised plan, an ICudaEngine.
-            plan: its bytes.
+            plan_sha256: of the plan.
             here: the machine at hand.
-            folder: where the files are; the user's cache folder by default.
         """
         made_with = {
             "format": "spd-compiled-kernels",
-            "plan": hashlib.sha256(plan).hexdigest(),
+            "plan": plan_sha256,
             "tensorrt_rtx": here.tensorrt,
             "gpu": here.gpu,
             "compute_capability": here.compute_capability,
@@ -60,9 +58,7 @@ class CompiledKernels:
             "system": platform.system(),
         }
         key = hashlib.sha256(repr(sorted(made_with.items())).encode()).hexdigest()[:32]
-        self._file = CacheFile(
-            (folder or user_cache_folder()) / f"kernels_{key}.cache", made_with, "file of compiled kernels"
-        )
+        self._file = CacheFile(user_cache_folder() / f"kernels_{key}.cache", made_with, "file of compiled kernels")
         self.config = engine.create_runtime_config()
         """What contexts are made with, an IRuntimeConfig."""
         self.config.set_execution_context_allocation_strategy(rtx.ExecutionContextAllocationStrategy.USER_MANAGED)

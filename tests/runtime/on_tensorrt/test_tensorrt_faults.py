@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tensorrt_support import add_engines, nothing_left, nothing_pending
+from tensorrt_support import add_engines, nothing_left, nothing_pending, only_loaded
 
 import spd
 from spd.errors import BackendError, CudaError, DeviceMemoryError, TensorRTError
@@ -27,11 +27,9 @@ def engines(tensorrt_11: Any, bundle: Path) -> Path:
 
 @pytest.fixture
 def loaded(engines: Path, tensorrt_11: Any) -> Iterator[Model]:
-    with nothing_left(tensorrt_11):
-        with spd.load(engines, backend="tensorrt") as model:
-            yield model
+    with only_loaded(engines, tensorrt_11) as model:
+        yield model
         del model
-        gc.collect()
 
 
 @pytest.fixture

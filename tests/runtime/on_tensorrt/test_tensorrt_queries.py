@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tensorrt_support import EDGES, add_engines, nothing_left
+from tensorrt_support import EDGES, add_engines, nothing_left, only_loaded
 
 import spd
 from spd.bundle import open_bundle
@@ -32,11 +32,9 @@ def engines(tensorrt_any: Any, bundle: Path) -> Path:
 
 @pytest.fixture
 def loaded(engines: Path, tensorrt_any: Any) -> Iterator[Model]:
-    with nothing_left(tensorrt_any):
-        with spd.load(engines, backend="tensorrt") as model:
-            yield model
+    with only_loaded(engines, tensorrt_any) as model:
+        yield model
         del model
-        gc.collect()
 
 
 def size(model: Model) -> int:
