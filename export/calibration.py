@@ -36,6 +36,8 @@ class CalibrationSet:
     """[N, K, 2], (u, v) in pixels of the image."""
     source: str
     """What they are, for people."""
+    names: tuple[str, ...]
+    """What each image is, for people: the name of its file."""
     skipped: tuple[str, ...] = ()
     """Why photos were left out, a message each."""
 
@@ -50,9 +52,17 @@ class CalibrationSet:
 
 
 def calibration_set(
-    folder: Path | None, height: int, width: int, max_points: int, tick: Callable[[float], None]
+    folder: Path | None,
+    height: int,
+    width: int,
+    max_points: int,
+    tick: Callable[[float], None],
+    *,
+    most: int | None = None,
+    points: int | None = None,
+    seed: int = 0,
 ) -> CalibrationSet:
-    """Up to `MAX_IMAGES` photos of a folder, spread over its names, or as many rendered rooms without a folder.
+    """Photos of a folder, spread over its names, or as many rendered rooms without a folder.
 
     Args:
         folder: its photos are letterboxed as `spd.load` does, those of its sub-folders are not taken.
@@ -60,13 +70,18 @@ def calibration_set(
         width: of the encoder's image, pixels.
         max_points: most points that the decoder takes.
         tick: is told the share done.
+        most: most images; `MAX_IMAGES` by default.
+        points: of each image; `POINTS` by default. The first ones are the same, however many there are.
+        seed: of the points.
 
     Raises:
         ImageError: the folder holds no image, or none that can be read.
     """
-    sources: Sequence[Path | int] = range(MAX_IMAGES) if folder is None else _spread(find_images([folder]))
+    most = most or MAX_IMAGES
+    sources: Sequence[Path | int] = range(most) if folder is None else _spread(find_images([folder]), most)
     rooms = RoomPairs(height, width, varied=True)  # in the shapes of photos, so that padding is among them
-    images, points, skipped = [], [], []
+    count = min(points or POINTS, max_points)
+    images, asked, names, skipped = [], [], [], []
     for i, source in enumerate(sources):
         try:
             # The last rooms of the training split: no training gets to them, and no test looks at them.
@@ -76,16 +91,17 @@ def calibration_set(
         else:
             box = Letterbox.fit(*photo.size, width, height)
             images.append(box.apply(photo))
-            asked = np.random.default_rng(i).uniform((0, 0), photo.size, size=(min(POINTS, max_points), 2))
-            points.append(box.to_graph(asked))
+            names.append(source.name if isinstance(source, Path) else f"rendered room {source}")
+            spread = np.random.default_rng(seed + i).uniform((0, 0), photo.size, size=(count, 2))
+            asked.append(box.to_graph(spread))
         tick((i + 1) / len(sources))
     if not images:
         raise ImageError(f"--images {folder}: none of {len(skipped)} images can be read, such as: {skipped[0]}")
     name = "rendered rooms" if folder is None else f"photos of {folder.resolve().name}"
-    return CalibrationSet(np.stack(images), np.stack(points), name, tuple(skipped))
+    return CalibrationSet(np.stack(images), np.stack(asked), name, tuple(names), tuple(skipped))
 
 
-def _spread(paths: Sequence[Path]) -> list[Path]:
-    """At most `MAX_IMAGES` of them, at equal distances."""
-    chosen = np.linspace(0, len(paths) - 1, min(MAX_IMAGES, len(paths))).round().astype(int)
+def _spread(paths: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of them, at equal distances."""
+    chosen = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
     return [paths[i] for i in chosen]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from export.decoder import DeployedDecoder
 from export.encoder import DeployedEncoder
 from export.layers import Precision
-from export.policy import Policy, check_policy, compute_in
+from export.policy import Policy, check_policy, compute_in, lowerable_modules
+from spd.bundle import GRAPHS
 from spd.bundle.contract import DTYPES, QUANTISED, TensorSpec, contract
 from spd.errors import ExportError
 from spd.models import SPD
@@ -70,7 +71,7 @@ class GraphOptions:
     with_routes: bool = False
     """Give the decoder the second output `routes`."""
     policy: Policy = field(default_factory=Policy)
-    """Modules that stay float32 in the other precisions."""
+    """Modules that keep more bits than the others."""
 
 
 def deployed(
@@ -81,10 +82,9 @@ def deployed(
     for_gpu: bool | None = None,
     constant_weights: bool = False,
 ) -> tuple[DeployedEncoder, DeployedDecoder]:
-    """The deployment form of a model in a dtype, with the policy's modules in float32; the others as in `Precision`.
+    """The deployment form of a model in a dtype; the other arguments are as in `Precision`.
 
-    Raises:
-        ExportError: the policy names a module that is not there.
+    Modules that the policy keeps in float32 are, where the form has them.
     """
 
     def build(types: Precision) -> tuple[DeployedEncoder, DeployedDecoder]:
@@ -95,19 +95,35 @@ def deployed(
 
     precision = Precision.of(dtype, for_gpu=for_gpu, constant_weights=constant_weights)
     encoder, decoder = build(precision)
-    check_policy(options.policy, encoder, decoder)
     if options.policy.float32_modules and dtype in (torch.float16, torch.bfloat16):
-        exact_encoder, exact_decoder = build(replace(precision, graph=torch.float32))
-        compute_in(encoder, exact_encoder, options.policy.of("encoder"), torch.float32, dtype)
-        compute_in(decoder, exact_decoder, options.policy.of("decoder"), torch.float32, dtype)
+        exact = build(replace(precision, graph=torch.float32))
+        for graph, module, other in zip(GRAPHS, (encoder, decoder), exact, strict=True):
+            there = {*lowerable_modules(module)}
+            compute_in(module, other, [p for p in options.policy.of(graph) if p in there], torch.float32, dtype)
     return encoder, decoder
+
+
+def check_policy_fits(model: SPD, options: GraphOptions) -> None:
+    """Refuse a policy that names modules which neither the form for GPUs nor that for CPUs has.
+
+    Raises:
+        ExportError: names one of them.
+    """
+    if options.policy == Policy():
+        return
+    plain = replace(options, policy=Policy())
+    known: set[str] = set()
+    for for_gpu in (True, False):
+        for graph, module in zip(GRAPHS, deployed(model, torch.float32, plain, for_gpu=for_gpu), strict=True):
+            known.update(f"{graph}.{path}" for path in lowerable_modules(module))
+    check_policy(options.policy, known)
 
 
 def build_graphs(model: SPD, precision: str, options: GraphOptions) -> GraphPair:
     """Trace both graphs of a model; those of a quantised precision still without quantisation.
 
     Raises:
-        ExportError: torch cannot trace the model, a dimension that must be dynamic is not, or the policy does not fit.
+        ExportError: torch cannot trace the model, or a dimension that must be dynamic is not.
     """
     tensors = contract(model.config, options.height, options.width, options.with_routes)
     dtype, limits, opset = torch_dtype(precision), options.limits, options.opset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from export.accuracy import GateRooms, QuantisedResult, verify_quantised
 from export.calibration import CalibrationSet, calibration_set
-from export.graphs import GraphOptions, GraphPair, build_graphs
+from export.graphs import GraphOptions, GraphPair, build_graphs, check_policy_fits
 from export.operators import check_operators
 from export.parity import ParityResult, verify
 from export.publish import (
@@ -106,7 +106,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     """Export a model to `out/<name>/`; nothing is left there unless every step succeeds.
 
     Raises:
-        ExportError: the target exists, or a graph cannot be written or is not what it must be.
+        ExportError: the target exists, the policy does not fit, or a graph cannot be written or is not what it must be.
         ImageError: the folder of photos holds none that can be read.
         ParityError: a graph does not compute what the model computes.
         OSError: the folder cannot be written.
@@ -115,6 +115,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     name = bundle_name(model, options)
     target = check_target(out, name, options.force)
     asked, limits = options.graphs, options.graphs.limits
+    check_policy_fits(model, asked)
     precisions = [p for p in PRECISIONS if p == "fp32" or p in options.precisions]
     calibration = None
     if set(precisions) & QUANTISED.keys():

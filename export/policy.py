@@ -1,9 +1,9 @@
-"""Precision policies: which modules of a float16 or bfloat16 graph stay float32, besides the islands (design 5)."""
+"""Precision policies: which modules keep more bits than a graph's other ones, besides the islands (design 5)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from export.stages import GRN, Block, Conv
 from spd.errors import ExportError
 
 FORMAT = "spd-policy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no `unquantised_modules`
 
 # Modules that take tensors of the graph's dtype and give one: they can be computed in float32 between two casts.
 _KINDS = (Block, GRN, Conv, SelfAttentionLayer, TokenCrossAttnFolded, FeedForward, Dense)
@@ -29,12 +29,15 @@ ISLANDS = ("head.w_r2",)
 
 @dataclass(frozen=True)
 class Policy:
-    """Modules that stay float32 and are not quantised, by their path: `encoder.stages.0.blocks.1.grn`."""
+    """Modules by their path, such as `encoder.stages.0.blocks.1.grn`."""
 
     float32_modules: tuple[str, ...] = ()
+    """They stay float32 in every graph, and are not quantised."""
+    unquantised_modules: tuple[str, ...] = ()
+    """Their products are not quantised: in 8-bit graphs they are float32 or float16, as all else."""
 
     def of(self, graph: str) -> list[str]:
-        """Paths within one graph's module, outermost only: a module inside another that stays float32 does too."""
+        """Paths in one graph of what stays float32, outermost only: a module inside another that does, does too."""
         paths = sorted(name.removeprefix(f"{graph}.") for name in self.float32_modules if name.startswith(f"{graph}."))
         return [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
 
@@ -53,12 +56,20 @@ def read_policy(path: Path) -> Policy:
         raise ExportError(f"{path} is not JSON ({error}); make a policy with spd-calibrate") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ExportError(f"{path} is not a precision policy; make one with spd-calibrate")
-    version, modules = document.get("format_version"), document.get("float32_modules")
+    version = document.get("format_version")
     if type(version) is not int or version > FORMAT_VERSION:
         raise ExportError(f"{path} has format version {version!r}, this spd-depth reads up to {FORMAT_VERSION}")
+    return Policy(
+        _module_paths(document, "float32_modules", path),
+        _module_paths(document, "unquantised_modules", path) if version > 1 else (),
+    )
+
+
+def _module_paths(document: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    modules = document.get(key)
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise ExportError(f"{path}: float32_modules is {modules!r}, expected a list of module paths")
-    return Policy(tuple(modules))
+        raise ExportError(f"{path}: {key} is {modules!r}, expected a list of module paths")
+    return tuple(modules)
 
 
 def policy_document(policy: Policy, **details: Any) -> dict[str, Any]:
@@ -67,6 +78,7 @@ def policy_document(policy: Policy, **details: Any) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "float32_modules": list(policy.float32_modules),
+        "unquantised_modules": list(policy.unquantised_modules),
         **details,
     }
 
@@ -76,16 +88,13 @@ def lowerable_modules(module: nn.Module) -> list[str]:
     return [path for path, sub in module.named_modules() if isinstance(sub, _KINDS) and path not in ISLANDS]
 
 
-def check_policy(policy: Policy, encoder: nn.Module, decoder: nn.Module) -> None:
-    """Refuse a policy that names modules which are not there.
+def check_policy(policy: Policy, known: Collection[str]) -> None:
+    """Refuse a policy that names modules which are not `known`.
 
     Raises:
-        ExportError: names them.
+        ExportError: names one of them.
     """
-    known = {
-        f"{graph}.{path}" for graph, m in (("encoder", encoder), ("decoder", decoder)) for path in lowerable_modules(m)
-    }
-    unknown = sorted(set(policy.float32_modules) - known)
+    unknown = sorted({*policy.float32_modules, *policy.unquantised_modules} - {*known})
     if unknown:
         raise ExportError(
             f"the policy names {len(unknown)} modules that this network does not have, such as {unknown[0]}; "

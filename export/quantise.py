@@ -42,11 +42,15 @@ def float_modules(config: SPDConfig, policy: Policy) -> tuple[str, ...]:
     """Modules whose products are never quantised.
 
     These are the weights of windows and where learned offsets lie and what is told of it (coordinates), the queries
-    whose scores choose the routes, the head's last layer, and what a policy keeps in float32.
+    whose scores choose the routes, the head's last layer, and what a policy keeps.
     """
     coordinates = ("b1.windows", "b1.learned_window", "b1.w_off", "b1.w_phi")
     routing = f"b3b.layers.{config.b3_layers - 1}.w_q"
-    return (*(f"decoder.{path}" for path in (*coordinates, routing, *ISLANDS)), *policy.float32_modules)
+    return (
+        *(f"decoder.{path}" for path in (*coordinates, routing, *ISLANDS)),
+        *policy.float32_modules,
+        *policy.unquantised_modules,
+    )
 
 
 def products_to_quantise(model: onnx.ModelProto, graph: str, kept: tuple[str, ...]) -> list[str]:
