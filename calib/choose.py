@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 
-from calib.lowering import DepthError, Lowering, outermost
+from calib.eight_bits import EightBits
+from calib.forms import FloatForm, outermost
+from calib.lowering import DepthError, Lowering
 from calib.ranges import Ranges, measure_ranges
-from calib.samples import Sample
+from calib.samples import Sample, as_export_takes_them
+from export.calibration import CalibrationSet
 from export.graphs import GraphOptions, torch_dtype
 from export.policy import Policy
+from spd.bundle.contract import QUANTISED
 from spd.bundle.gate import TOLERANCES, Tolerance
 from spd.commands.progress import Phases
 from spd.models import SPD
@@ -22,7 +26,7 @@ from spd.models import SPD
 HEADROOM = 4.0
 """Tensors within this factor of overflowing stay float32: calibration does not see every photo."""
 ERROR_SAMPLES = 4
-"""Photos on which modules are measured one by one; every one costs a run of the network for each module."""
+"""Images on which modules are measured one by one; every one costs a run of the network for each module."""
 ROUNDS = 8
 """Most modules that are added because the whole network errs too much."""
 
@@ -32,9 +36,9 @@ class Settings:
     """What a calibration shall do."""
 
     precision: str = "fp16"
-    """fp16 or bf16."""
+    """fp16, bf16, or one of `calib.eight_bits.ROUNDING`."""
     max_error: float = TOLERANCES["fp16"].max / 2
-    """Largest relative depth error that one module may cause; the mean may be the same share of the gate's."""
+    """Largest relative depth error that one module may cause; its mean may be the same share of the gate's."""
     headroom: float = HEADROOM
     error_samples: int = ERROR_SAMPLES
 
@@ -49,9 +53,19 @@ class Settings:
         return Tolerance(self.max_error, self.tolerance.mean * self.max_error / self.tolerance.max)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of what has no 8 bits."""
+        return torch_dtype(self.precision)
+
+    @property
     def limit(self) -> float:
         """Largest magnitude that a tensor may have in the precision."""
-        return torch.finfo(torch_dtype(self.precision)).max / self.headroom
+        return torch.finfo(self.dtype).max / self.headroom
+
+    @property
+    def wide(self) -> str:
+        """What modules that are kept for their error are computed in."""
+        return "float32" if self.precision not in QUANTISED else str(self.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,10 @@ class Calibration:
     """A policy and what it was chosen from."""
 
     kept: dict[str, str]
-    """Modules that stay float32, and why."""
+    """Modules that are not lowered, and why."""
     ranges: Ranges
     errors: dict[str, DepthError]
-    """Each module alone in the low precision, with those kept for their range in float32."""
+    """Each module alone in the low precision."""
     without: DepthError
     """The whole network in the low precision without the policy."""
     result: DepthError
@@ -70,29 +84,51 @@ class Calibration:
     uncured: tuple[str, ...]
     """Tensors beyond the limit that no module keeps in float32."""
 
+    float32: tuple[str, ...]
+    """Those of the modules kept that are float32; the others have the type of what has no 8 bits."""
+
     @property
     def policy(self) -> Policy:
         """The modules, without their reasons."""
-        return Policy(tuple(self.kept))
+        return Policy(self.float32, tuple(name for name in self.kept if name not in self.float32))
 
 
 def calibrate(
-    model: SPD, options: GraphOptions, samples: Sequence[Sample], settings: Settings, phases: Phases
+    model: SPD,
+    options: GraphOptions,
+    photos: CalibrationSet,
+    samples: Sequence[Sample],
+    settings: Settings,
+    phases: Phases,
 ) -> Calibration:
-    """Choose the smallest modules that must stay float32; whether that is enough is in `Calibration.result`.
+    """Choose the smallest modules that must not be lowered; whether that is enough is in `Calibration.result`.
+
+    Args:
+        model: the network.
+        options: the size of its images.
+        photos: what the ranges of 8-bit products are measured on.
+        samples: what is run.
+        settings: the precision and its limits.
+        phases: tells people how far it is.
 
     Raises:
         ExportError: the model's depth is not finite in float32.
     """
+    form = _form(model, options, photos, settings, phases)
     with phases(f"running {len(samples)} images in float32"):
-        lowering = Lowering(model, torch_dtype(settings.precision), options, samples)
-    with phases("looking at the range of every tensor"):
-        ranges = measure_ranges(model, options, samples)
-    kept, uncured = _out_of_range(ranges, settings, lowering.lowerable)
+        lowering = Lowering(form, samples)
+    ranges, overflowing, uncured = Ranges((), {}), dict[str, str](), tuple[str, ...]()
+    if settings.dtype != torch.float32:
+        with phases("looking at the range of every tensor"):
+            ranges = measure_ranges(model, options, samples, constant_weights=isinstance(form, EightBits))
+        overflowing, uncured = _out_of_range(ranges, settings)
     with phases(f"running all of it in {settings.precision}") as tick:
         start = time.monotonic()
         without = lowering.whole((), tick)
         each = (time.monotonic() - start) / len(samples)
+    kept = overflowing
+    if isinstance(form, EightBits):
+        form.float32_modules, kept = tuple(overflowing), {}
     count = min(settings.error_samples, len(samples))
     estimate = each * count * len(lowering.units)
     with phases(f"lowering {len(lowering.units)} modules one by one on {count} images, up to {estimate:.0f} s") as tick:
@@ -101,18 +137,29 @@ def calibrate(
         if not error.within(settings.module_tolerance):
             with phases(f"looking for the cause inside {unit}"):
                 culprit = _smallest_culprit(lowering, unit, kept, settings)
-                kept = _add_kept(kept, culprit, f"alone errs by {error.max:.2g}")
+                kept = _add_kept(kept, culprit, f"alone errs by {error.mean:.2g}, at one point by {error.max:.2g}")
     result = without
-    if kept:
-        with phases(f"running all of it with {len(kept)} modules in float32") as tick:
+    if count := len({**overflowing, **kept}):
+        with phases(f"running all of it with {count} modules kept") as tick:
             result = lowering.whole(kept, tick)
     kept, result = _keep_more_until_it_passes(lowering, errors, kept, result, settings, phases)
-    return Calibration(kept, ranges, errors, without, result, uncured)
+    if isinstance(form, EightBits):
+        kept, float32 = {**overflowing, **kept}, tuple(overflowing)
+    else:
+        float32 = tuple(kept)
+    return Calibration(kept, ranges, errors, without, result, uncured, float32)
 
 
-def _out_of_range(
-    ranges: Ranges, settings: Settings, lowerable: Sequence[str]
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def _form(
+    model: SPD, options: GraphOptions, photos: CalibrationSet, settings: Settings, phases: Phases
+) -> FloatForm | EightBits:
+    if settings.precision not in QUANTISED:
+        return FloatForm(model, settings.dtype, options)
+    with phases("looking at what products read") as tick:
+        return EightBits(model, settings.precision, options, as_export_takes_them(photos), tick)
+
+
+def _out_of_range(ranges: Ranges, settings: Settings) -> tuple[dict[str, str], tuple[str, ...]]:
     """The modules that keep every tensor within the limit, and the tensors for which there is none."""
     kept: dict[str, str] = {}
     uncured = []
@@ -123,13 +170,13 @@ def _out_of_range(
         cure = ranges.cure(tensor, settings.limit)
         if cure is None:
             uncured.append(what)
-        elif cure in lowerable and cure not in kept:
-            kept[cure] = what
+        else:
+            kept.setdefault(cure, what)
     return {name: kept[name] for name in outermost(kept)}, tuple(uncured)
 
 
 def _smallest_culprit(lowering: Lowering, unit: str, kept: dict[str, str], settings: Settings) -> str:
-    """The smallest module inside a unit that, in float32, brings the unit's error within what it may cause."""
+    """The smallest module inside a unit that, not lowered, brings the unit's error within what it may cause."""
     for inner in lowering.inside(unit):
         if inner in kept:
             continue
@@ -153,8 +200,8 @@ def _keep_more_until_it_passes(
         if result.within(settings.tolerance) or not left:
             break
         unit = left.pop()
-        kept = _add_kept(kept, unit, f"largest error of those left, {errors[unit].max:.2g}")
-        with phases(f"running all of it with {unit} in float32 too") as tick:
+        kept = _add_kept(kept, unit, f"largest error of those left, {errors[unit].mean:.2g}")
+        with phases(f"running all of it with {unit} kept too") as tick:
             result = lowering.whole(kept, tick)
     return kept, result
 

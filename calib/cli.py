@@ -1,4 +1,4 @@
-"""`spd-calibrate`: which modules of a network must stay float32, found on photos."""
+"""`spd-calibrate`: which modules of a network need more bits than the others, found on photos."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ EPILOG = """
 Examples:
   spd-calibrate --ckpt model.pt --images photos/ --out policy.json
   spd-export --ckpt model.pt --policy policy.json --out engines/
-  spd-calibrate --seed-checkpoint atto --images photos/ --out policy.json --size 256x320
+  spd-calibrate --ckpt model.pt --precision int8 --images photos/ --out policy8.json
+  spd-export --ckpt model.pt --precision int8 --images photos/ --policy policy8.json --out engines/
+  spd-calibrate --seed-checkpoint atto --out policy.json --size 256x320
 
-A network whose float16 graphs pass spd-export needs no policy. The images that spd-export judges by are always run too.
+A network whose graphs pass spd-export needs no policy. The images that spd-export judges by are always run too. Ranges
+of 8-bit products are measured as spd-export does with the same --images.
 """
 
 
@@ -32,16 +35,22 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
 @checkpoint_weights
 @click.option(
-    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder of photos."
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photos.  [default: rendered rooms]",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The policy, a JSON file.")
 @click.option("--size", type=Size(), help=SIZE_HELP)
 @click.option(
-    "--precision", type=click.Choice(("fp16", "bf16")), default="fp16", show_default=True, help="What it is for."
+    "--precision",
+    type=click.Choice(("fp16", "bf16", "int8", "int8-fp16")),
+    default="fp16",
+    show_default=True,
+    help="What it is for.",
 )
 @click.option("--points", type=click.IntRange(1, 4096), default=256, show_default=True, help="Points per image.")
 @click.option(
-    "--max-images", type=click.IntRange(1), default=16, show_default=True, help="Most photos; spread over the folder."
+    "--max-images", type=click.IntRange(1), default=16, show_default=True, help="Most images; spread over the folder."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the points.")
 @click.option(
@@ -58,11 +67,12 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
 )
 @click.version_option(__version__, prog_name="spd-calibrate")
 def main(**arguments: Any) -> None:
-    """Find the modules that a float16 or bfloat16 export must keep in float32.
+    """Find the modules that an export must keep in more bits than its other ones.
 
     Runs the network over photos and random points, records how large every tensor gets, computes each module alone in
-    the low precision, and writes a policy for spd-export that names as few and as small modules as do. Fails if no
-    policy brings the network within what spd-export allows.
+    the low precision, and writes a policy for spd-export that names as few and as small modules as do. In float16 and
+    bfloat16 these stay float32; in 8 bits their products are not quantised. Fails if no policy brings the network
+    within what spd-export allows.
     """
     checkpoint: Path | None = arguments["ckpt"]
     check_source(checkpoint, arguments["seed_checkpoint"], arguments["preset"], arguments["weights"])
@@ -85,6 +95,7 @@ def _calibrate(arguments: dict[str, Any]) -> None:
     from calib.choose import Settings, calibrate
     from calib.report import document, summarise
     from calib.samples import gate_samples, photo_samples
+    from export.calibration import calibration_set
     from export.graphs import GraphOptions
     from export.pipeline import load_source
     from spd.bundle.gate import TOLERANCES
@@ -98,27 +109,32 @@ def _calibrate(arguments: dict[str, Any]) -> None:
     if source.note:
         note(f"Note: {source.note}.")
     size = arguments["size"] or source.size or DEFAULT_SIZE
-    with phases("reading the images"):
-        samples = photo_samples(arguments["images"], size, points, arguments["max_images"], arguments["seed"])
-        samples += gate_samples(size, points)
+    folder, seed = arguments["images"], arguments["seed"]
+    with phases("rendering rooms" if folder is None else "reading the images") as tick:
+        height, width = size
+        most = arguments["max_images"]
+        photos = calibration_set(folder, height, width, points, tick, most=most, points=points, seed=seed)
+        samples = [*photo_samples(photos), *gate_samples(size, points)]
+    if photos.skipped:
+        note(f"Note: {len(photos.skipped)} images were left out, such as: {photos.skipped[0]}.")
     max_error = arguments["max_error"] or TOLERANCES[precision].max / 2
     settings = Settings(precision, max_error, arguments["headroom"])
     options = GraphOptions(*size)
-    calibration = calibrate(source.model, options, samples, settings, phases)
+    calibration = calibrate(source.model, options, photos, samples, settings, phases)
     summarise(calibration, settings, console)
     if not calibration.result.within(settings.tolerance):
         raise ParityError(
-            f"{precision} does not pass with {len(calibration.kept)} modules in float32: relative depth error "
+            f"{precision} does not pass with {len(calibration.kept)} modules in more bits: relative depth error "
             f"{calibration.result.max:.2g} (at most {settings.tolerance.max:g}), mean {calibration.result.mean:.2g} "
             f"(at most {settings.tolerance.mean:g}); no policy was written; export without --precision {precision}"
         )
     text = json.dumps(
-        document(calibration, settings, source, options, samples, arguments["seed"]), indent=2, allow_nan=False
+        document(calibration, settings, source, options, photos, samples, seed), indent=2, allow_nan=False
     )
     with write_atomically(arguments["out"]) as file:
         file.write(f"{text}\n".encode())
     console.print(f"{arguments['out']}, {phases.seconds:.0f} s", soft_wrap=True)
-    console.print(f"Use it: spd-export --policy {arguments['out']} ...", soft_wrap=True)
+    console.print(f"Use it: spd-export --precision {precision} --policy {arguments['out']} ...", soft_wrap=True)
 
 
 if __name__ == "__main__":

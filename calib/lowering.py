@@ -1,26 +1,21 @@
-"""The depth error that modules cause when they are computed in float16 or bfloat16, all else in float32."""
+"""The depth error that modules cause when they are computed in a lower precision, all else in float32."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from calib.forms import Form, Pair, outermost, submodule
 from calib.samples import Sample
-from export.graphs import GraphOptions, deployed
-from export.layers import Dense
-from export.policy import Policy, compute_in, lowerable_modules
 from spd.bundle.gate import Tolerance
 from spd.errors import ExportError
-from spd.models import SPD
-
-GRAPHS = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -45,16 +40,16 @@ class DepthError:
 class Lowering:
     """One model over samples, in float32 and with any of its modules in a lower precision."""
 
-    def __init__(self, model: SPD, dtype: torch.dtype, options: GraphOptions, samples: Sequence[Sample]) -> None:
+    def __init__(self, form: Form, samples: Sequence[Sample]) -> None:
         """Run the model in float32.
 
         Raises:
             ExportError: a depth is not finite in float32.
         """
-        self._model, self._dtype, self._options, self._samples = model, dtype, options, samples
-        self._exact = _pair(model, torch.float32, options, ())
-        self.lowerable = _lowerable_names(_pair(model, dtype, options, ()), dtype)
-        """Modules that a policy may name and that are not float32 anyway, by their path."""
+        self._form, self._samples = form, samples
+        self._exact = form.exact()
+        self.lowerable = form.lowerable
+        """Modules that a policy may name and that the precision changes, by their path."""
         self.units = outermost(self.lowerable)
         """Those of them that lie in no other."""
         self._caches: list[tuple[Tensor, ...]] = []
@@ -75,8 +70,8 @@ class Lowering:
         return sorted(paths, key=lambda name: sum(p.numel() for p in self._submodule(name).parameters()))
 
     def whole(self, kept: Collection[str], tick: Callable[[float], None]) -> DepthError:
-        """Error of the whole network in the lower precision with the modules `kept` in float32."""
-        graphs = _pair(self._model, self._dtype, self._options, kept)
+        """Error of the whole network in the lower precision, but for the modules kept."""
+        graphs = self._form.lowered(kept)
         errors = []
         for i, sample in enumerate(self._samples):
             tick(i / len(self._samples))
@@ -88,7 +83,7 @@ class Lowering:
         """Error of one unit in the lower precision, without those `kept` inside it, over the first `most` samples."""
         graph, _, path = unit.partition(".")
         errors = []
-        with self._lowered(graph, path, self._low_units([unit], kept)[unit]):
+        with self._lowered(graph, path, self._form.units([unit], kept)[unit]):
             for i, sample in enumerate(self._samples[:most]):
                 errors.append(self._run(graph, i, sample))
         return DepthError.worst(errors)
@@ -98,7 +93,7 @@ class Lowering:
 
         What comes before the unit in the encoder is not computed again: its outputs are remembered, image by image.
         """
-        low = self._low_units([unit for unit in self.units if unit not in kept], kept)
+        low = self._form.units([unit for unit in self.units if unit not in kept], kept)
         samples = self._samples[:most]
         errors: dict[str, list[DepthError]] = {unit: [] for unit in low}
         for i, sample in enumerate(samples):
@@ -134,14 +129,6 @@ class Lowering:
             _encode(self._exact, sample)
         return outputs
 
-    def _low_units(self, units: Sequence[str], kept: Collection[str]) -> dict[str, nn.Module]:
-        """Units in the lower precision, with casts around them."""
-        low = _pair(self._model, self._dtype, self._options, [name for name in kept if name not in units])
-        host = _pair(self._model, torch.float32, self._options, ())
-        for graph in GRAPHS:
-            compute_in(host[graph], low[graph], Policy(tuple(units)).of(graph), self._dtype, torch.float32)
-        return {unit: _submodule(host, unit) for unit in units}
-
     @contextmanager
     def _lowered(self, graph: str, path: str, module: nn.Module) -> Iterator[None]:
         """Another module in place of one of the float32 form, for a while."""
@@ -153,7 +140,7 @@ class Lowering:
             self._exact[graph].set_submodule(path, original)
 
     def _submodule(self, name: str) -> nn.Module:
-        return _submodule(self._exact, name)
+        return submodule(self._exact, name)
 
 
 class _Remembered(nn.Module):
@@ -185,44 +172,20 @@ def _products_rounded_once() -> TorchDispatchMode:
     return _ProductsInFloat32()  # type: ignore[no-untyped-call]
 
 
-def _pair(model: SPD, dtype: torch.dtype, options: GraphOptions, kept: Collection[str]) -> dict[str, nn.Module]:
-    without_routes = replace(options, policy=Policy(tuple(kept)), with_routes=False)
-    pair = deployed(model, dtype, without_routes, for_gpu=True)  # modules of float32 are put into it, and the reverse
-    return dict(zip(GRAPHS, pair, strict=True))
-
-
-def _submodule(graphs: dict[str, nn.Module], name: str) -> nn.Module:
-    graph, _, path = name.partition(".")
-    return graphs[graph].get_submodule(path)
-
-
-def _lowerable_names(graphs: dict[str, nn.Module], dtype: torch.dtype) -> list[str]:
-    names = [f"{graph}.{path}" for graph, module in graphs.items() for path in lowerable_modules(module)]
-    # The last layer of the head is an island (design 5).
-    return [name for name in names if not isinstance(m := _submodule(graphs, name), Dense) or m.weight.dtype == dtype]
-
-
-def outermost(names: Collection[str]) -> list[str]:
-    """Names of modules without those that lie in another of them."""
-    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
-
-
 @torch.inference_mode()
-def _encode(graphs: dict[str, nn.Module], sample: Sample) -> tuple[Tensor, ...]:
+def _encode(graphs: Pair, sample: Sample) -> tuple[Tensor, ...]:
     cache: tuple[Tensor, ...] = graphs["encoder"](sample.image)
     return cache
 
 
 @torch.inference_mode()
-def _decode(graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample) -> Tensor:
+def _decode(graphs: Pair, cache: tuple[Tensor, ...], sample: Sample) -> Tensor:
     (depth,) = graphs["decoder"](*cache, sample.points)
     assert isinstance(depth, Tensor)
     return depth
 
 
-def _depth_error(
-    graphs: dict[str, nn.Module], cache: tuple[Tensor, ...], sample: Sample, expected: Tensor
-) -> DepthError:
+def _depth_error(graphs: Pair, cache: tuple[Tensor, ...], sample: Sample, expected: Tensor) -> DepthError:
     try:
         depth = _decode(graphs, cache, sample)
     except IndexError:  # learned offsets that are NaN point to no row of the map

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,10 +101,16 @@ class Ranges:
         return max(around, key=len, default=None)
 
 
-def measure_ranges(model: SPD, options: GraphOptions, samples: Iterable[Sample]) -> Ranges:
-    """Run the deployment form over the samples and look at every tensor that the graph's dtype would hold."""
-    encoder = DeployedEncoder(model, BULK).eval()
-    decoder = DeployedDecoder(model, options.height, options.width, BULK).eval()
+def measure_ranges(
+    model: SPD, options: GraphOptions, samples: Iterable[Sample], *, constant_weights: bool = False
+) -> Ranges:
+    """Run the deployment form over the samples and look at every tensor that the graph's dtype would hold.
+
+    With `constant_weights` that is the form below 8-bit graphs.
+    """
+    precision = replace(BULK, constant_weights=constant_weights)
+    encoder = DeployedEncoder(model, precision).eval()
+    decoder = DeployedDecoder(model, options.height, options.width, precision).eval()
     watch = _Watch({"encoder": encoder, "decoder": decoder})
     with ExitStack() as hooks, torch.inference_mode():
         watch.attach(hooks.callback)

@@ -10,11 +10,13 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from calib.choose import Calibration, Settings, as_dict, finite
-from calib.samples import Sample
+from calib.samples import Sample, as_export_takes_them
+from export.calibration import CalibrationSet
 from export.graphs import GraphOptions
 from export.pipeline import Source
 from export.policy import policy_document
 from export.publish import tool_versions
+from spd.bundle.contract import QUANTISED
 from spd.config import preset_name
 
 ROWS = 10
@@ -26,14 +28,17 @@ def document(
     settings: Settings,
     source: Source,
     options: GraphOptions,
+    photos: CalibrationSet,
     samples: Sequence[Sample],
     seed: int,
 ) -> dict[str, Any]:
     """The policy file: what `spd-export --policy` reads, and for people what it was chosen from."""
     order = sorted(calibration.errors, key=lambda unit: -calibration.errors[unit].mean)
+    ranges = asdict(as_export_takes_them(photos).record) if settings.precision in QUANTISED else None
     return policy_document(
         calibration.policy,
         precision=settings.precision,
+        calibration=ranges,
         why=calibration.kept,
         result={
             "with_policy": as_dict(calibration.result),
@@ -73,18 +78,22 @@ def document(
 
 
 def summarise(calibration: Calibration, settings: Settings, console: Console) -> None:
-    """Print which modules stay float32 and why, the worst modules and tensors, and whether the network passes."""
-    if calibration.kept:
-        rows = list(calibration.kept.items())
-        console.print(_table(f"stay float32 in {settings.precision}", ("module", "why"), rows, justify="left"))
-    else:
-        console.print("No module needs to stay float32 besides the islands that every graph has.", soft_wrap=True)
+    """Print which modules are kept and why, the worst modules and tensors, and whether the network passes."""
+    kept = calibration.kept
+    for wide, names in (("float32", calibration.float32), (settings.wide, calibration.policy.unquantised_modules)):
+        if names:
+            rows = [(name, kept[name]) for name in names]
+            console.print(_table(f"stay {wide} in {settings.precision}", ("module", "why"), rows, justify="left"))
+    if not kept:
+        islands = f"No module needs to stay {settings.wide} besides the islands that every graph has."
+        console.print(islands, soft_wrap=True)
     errors = sorted(calibration.errors.items(), key=lambda item: -item[1].mean)[:ROWS]
     rows_of_errors = [(unit, f"{error.mean:.1e}", f"{error.max:.1e}") for unit, error in errors]
     console.print(_table("error of a module alone", ("module", "mean", "largest"), rows_of_errors))
     tensors = sorted(calibration.ranges.tensors, key=lambda tensor: -tensor.largest)[:ROWS]
-    rows_of_tensors = [(t.name, f"{t.largest:.3g}", f"{t.share_beyond:.2%}", f"{t.share_below:.2%}") for t in tensors]
-    console.print(_table("largest tensors", ("tensor", "largest", "> 65504", "< 6.1e-5"), rows_of_tensors))
+    if tensors:
+        cells = [(t.name, f"{t.largest:.3g}", f"{t.share_beyond:.2%}", f"{t.share_below:.2%}") for t in tensors]
+        console.print(_table("largest tensors", ("tensor", "largest", "> 65504", "< 6.1e-5"), cells))
     for what in calibration.uncured:
         console.print(f"No module can keep this in float32: {what}", soft_wrap=True)
     for name, error in (("without a policy", calibration.without), ("with this policy", calibration.result)):

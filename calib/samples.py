@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from export.calibration import POINTS, CalibrationSet
 from spd.bundle.gate import IMAGES, check_images, check_points
-from spd.commands.infer.images import find_images
-from spd.images import read_image
-from spd.preprocess import Letterbox
 
 
 @dataclass(frozen=True)
@@ -27,30 +24,17 @@ class Sample:
     """float32 [1, K, 2], (u, v) in pixels of that image."""
 
 
-def photo_samples(folder: Path, size: tuple[int, int], points: int, most: int, seed: int) -> list[Sample]:
-    """Photos of a folder, preprocessed as `spd.load` does, with random points inside each photo.
+def photo_samples(photos: CalibrationSet) -> list[Sample]:
+    """Photos or rendered rooms, and the points asked on them."""
+    return [
+        Sample(name, torch.from_numpy(image[None]), _contiguous_tensor(points[None]))
+        for name, image, points in zip(photos.names, photos.images, photos.points, strict=True)
+    ]
 
-    Args:
-        folder: its images are taken in the order of their names, not those of its sub-folders.
-        size: height and width of the encoder's image, pixels.
-        points: points per photo.
-        most: how many photos are taken; of more, so many at equal distances.
-        seed: of the points.
 
-    Raises:
-        ImageError: the folder holds no image, or one cannot be read.
-    """
-    paths = find_images([folder])
-    rng = np.random.default_rng(seed)
-    samples = []
-    for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int):
-        photo = read_image(paths[i])
-        letterbox = Letterbox.fit(photo.width, photo.height, size[1], size[0])
-        inside = letterbox.to_graph(rng.uniform((0, 0), photo.size, size=(points, 2)))
-        samples.append(
-            Sample(paths[i].name, torch.from_numpy(letterbox.apply(photo)[None]), _contiguous_tensor(inside[None]))
-        )
-    return samples
+def as_export_takes_them(photos: CalibrationSet) -> CalibrationSet:
+    """The same photos with as many points as `spd-export` measures the ranges of 8-bit products with."""
+    return replace(photos, points=photos.points[:, :POINTS])
 
 
 def gate_samples(size: tuple[int, int], points: int) -> list[Sample]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calib.samples import Sample, photo_samples
+from export.calibration import calibration_set
 from export.graphs import GraphOptions
 from spd.config import PRESETS
 from spd.data.rooms import render_room
@@ -55,6 +57,11 @@ def planted() -> SPD:
         for parameter in (mlp.fc2.weight, ffn[-1].weight):
             parameter.div_(SCALE)
     return model
+
+
+def photos_of(folder: Path, points: int, most: int = 9, seed: int = 0) -> list[Sample]:
+    """The photos of a folder as samples."""
+    return photo_samples(calibration_set(folder, *SIZE, points, silent, most=most, points=points, seed=seed))
 
 
 def write_photos(folder: Path, count: int) -> Path:

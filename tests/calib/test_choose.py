@@ -58,10 +58,11 @@ def choice(
 ) -> tuple[Calibration, Measured]:
     measured = Measured(errors, culprits or {})
     monkeypatch.setattr(choose, "Lowering", lambda *_: measured)
-    monkeypatch.setattr(choose, "measure_ranges", lambda *_: ranges)
+    monkeypatch.setattr(choose, "measure_ranges", lambda *_, **__: ranges)
     phases = Phases(Console(file=io.StringIO()))
     sample: Any = object()
-    return calibrate(None, OPTIONS, [sample], settings, phases), measured  # type: ignore[arg-type]
+    photos: Any = None
+    return calibrate(None, OPTIONS, photos, [sample], settings, phases), measured  # type: ignore[arg-type]
 
 
 def tensor(module: str, largest: float) -> TensorRange:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from calib_support import ATTO, OPTIONS, SIZE, silent
 
-from calib.lowering import DepthError, Lowering, outermost
+from calib.forms import FloatForm, outermost
+from calib.lowering import DepthError, Lowering
 from calib.samples import Sample, gate_samples
 from export.evaluate import evaluate
 from export.graphs import deployed
@@ -30,7 +31,7 @@ def samples() -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def lowering(samples: list[Sample]) -> Lowering:
-    return Lowering(MODEL, HALF, OPTIONS, samples)
+    return Lowering(FloatForm(MODEL, HALF, OPTIONS), samples)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_one_by_one_is_as_each_alone(lowering: Lowering) -> None:
 
 def test_nothing_is_left_lowered(lowering: Lowering, samples: list[Sample]) -> None:
     lowering.alone("encoder.stages.0.blocks.0", (), 1)
-    again = Lowering(MODEL, HALF, OPTIONS, samples)
+    again = Lowering(FloatForm(MODEL, HALF, OPTIONS), samples)
     everything = lowering.whole(lowering.units, silent)
     assert again.whole(lowering.units, silent) == everything
     # Not which is smaller: the cache and what lies between the modules stay float16, and decide both.
@@ -136,4 +137,4 @@ def test_a_network_that_fails_in_float32_is_refused(samples: list[Sample]) -> No
     with torch.no_grad():
         broken.b5.w_r2.bias.fill_(1e4)
     with pytest.raises(ExportError, match=r"rendered room of the parity gate: .* not finite in float32 either"):
-        Lowering(broken, HALF, OPTIONS, samples)
+        Lowering(FloatForm(broken, HALF, OPTIONS), samples)

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from calib_support import ATTO, OPTIONS, SIZE
+from calib_support import ATTO, OPTIONS, SIZE, photos_of
 
 from calib.ranges import Ranges, TensorRange, measure_ranges
-from calib.samples import Sample, gate_samples, photo_samples
+from calib.samples import Sample, gate_samples
 from export.diagnosis import module_outputs
 from export.encoder import DeployedEncoder
 from export.layers import Precision
 from export.policy import lowerable_modules
 from export.reference import make_reference
-from spd.errors import ImageError
 from spd.images import read_image
 from spd.models import seeded
 from spd.preprocess import Letterbox
@@ -27,7 +26,7 @@ MODEL = seeded(ATTO)
 
 @pytest.fixture(scope="module")
 def samples(photos: Path) -> list[Sample]:
-    return photo_samples(photos, SIZE, 32, 9, seed=0) + gate_samples(SIZE, 32)
+    return photos_of(photos, 32) + gate_samples(SIZE, 32)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +134,7 @@ def test_the_cure_is_the_smallest_module_whose_output_fits(
 
 
 def test_photos_are_what_the_runtime_would_see(photos: Path) -> None:
-    samples = photo_samples(photos, SIZE, 50, 9, seed=3)
+    samples = photos_of(photos, 50, seed=3)
     assert [sample.name for sample in samples] == ["room0.png", "room1.png"]
     shown = read_image(photos / "room1.png")
     letterbox = Letterbox.fit(160, 96, SIZE[1], SIZE[0])
@@ -143,10 +142,12 @@ def test_photos_are_what_the_runtime_would_see(photos: Path) -> None:
     back = letterbox.to_image(samples[1].points[0].numpy())
     assert ((back >= -1e-3) & (back <= np.array([160, 96]) + 1e-3)).all()
     assert np.ptp(back, axis=0) == pytest.approx([160, 96], rel=0.15)
-    again = photo_samples(photos, SIZE, 50, 9, seed=3)
+    again = photos_of(photos, 50, seed=3)
     assert torch.equal(samples[0].points, again[0].points)
-    assert not torch.equal(samples[0].points, photo_samples(photos, SIZE, 50, 9, seed=4)[0].points)
-    assert [sample.name for sample in photo_samples(photos, SIZE, 1, 1, seed=0)] == ["room0.png"]
+    assert not torch.equal(samples[0].points, photos_of(photos, 50, seed=4)[0].points)
+    assert [sample.name for sample in photos_of(photos, 1, most=1)] == ["room0.png"]
+    fewer = photos_of(photos, 20, seed=3)
+    assert torch.equal(fewer[1].points, samples[1].points[:, :20]), "the first points do not depend on their number"
 
 
 def test_the_gates_own_images_are_calibrated_on() -> None:
@@ -154,8 +155,3 @@ def test_the_gates_own_images_are_calibrated_on() -> None:
     samples = gate_samples(SIZE, 24)
     assert np.array_equal(np.concatenate([sample.image.numpy() for sample in samples]), reference.images)
     assert np.array_equal(np.concatenate([sample.points.numpy() for sample in samples]), reference.points)
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="holds no images"):
-        photo_samples(tmp_path, SIZE, 1, 1, seed=0)

@@ -239,4 +239,4 @@ def test_a_policy_of_another_network_is_refused(
     assert result.exit_code == 1
     assert "encoder.stages.7.blocks.0" in result.stderr
     assert "make a policy for it with spd-calibrate" in result.stderr
-    assert not list((tmp_path / "engines").iterdir())
+    assert not (tmp_path / "engines").exists()
