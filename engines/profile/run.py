@@ -18,7 +18,7 @@ from spd.bundle.gate import check_images
 from spd.bundle.plans import ENGINE_BACKENDS
 from spd.commands.progress import Phases
 from spd.errors import InputError
-from spd.runtime.available import require
+from spd.runtime.available import check_precision, require
 
 
 def inputs(height: int, width: int, points: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -42,7 +42,8 @@ def check(bundle: Bundle, settings: Settings) -> None:
         raise InputError(
             f"K = {settings.points} is in no bucket of {bundle.path}, which takes 1 to {limit} points a call"
         )
-    require(settings.backend, settings.precision)
+    check_precision(settings.backend, settings.precision, bundle)
+    require(settings.backend)
     import_onnx()
 
 

@@ -1,33 +1,63 @@
-"""Whether a backend can run on this machine at all, whatever the bundle. Whoever wants to know asks here."""
+"""Whether a backend can run on this machine at all, and what it runs on any. Whoever wants to know asks here."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from spd.bundle.contract import QUANTISED
+from spd.bundle import Bundle
+from spd.bundle.contract import FLOATING, QUANTISED
 from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError, one_line
 from spd.extras import pip_install
 from spd.runtime.devices import cuda_missing
+from spd.runtime.openvino_backend import RECIPES
 from spd.runtime.packages import import_onnxruntime, import_openvino
 
 TORCH_PACKAGES = ("torch", "timm", "safetensors")
 
 
-def require(backend: str, precision: str | None = None) -> None:
-    """Refuse a backend of `spd.runtime.BACKENDS` that cannot run here, or not in a precision.
+_WHY_NOT = {
+    "bf16": "it has no bfloat16",
+    "int8": "int8 graphs are for CPUs",
+    "int8-bf16": "openvino alone does",
+}
+"""Why a backend does not run a precision; of those that are not here it is whom their graphs are for."""
+
+
+def run_precisions(backend: str) -> dict[str, str]:
+    """The precisions that a backend of graphs or plans runs, and of each the precision of the graphs that it takes."""
+    if backend == "openvino":
+        return {precision: recipe.graphs for precision, recipe in RECIPES.items()}
+    if backend in ENGINE_BACKENDS:
+        from spd.runtime.tensorrt.library import PREFERENCE  # as below
+
+        return {precision: precision for precision in PREFERENCE}
+    return {p: p for p in (FLOATING if backend == "onnxruntime-cuda" else ("fp32", "fp16", "int8", "int8-fp16"))}
+
+
+def check_precision(backend: str, precision: str, bundle: Bundle) -> None:
+    """Refuse a precision that a backend of graphs or plans runs on no machine.
+
+    Raises:
+        BackendError: says which of the bundle's it runs.
+    """
+    runs = run_precisions(backend)
+    if precision in runs:
+        return
+    why = _WHY_NOT.get(precision, f"{precision} graphs are for {'TensorRT' if precision in QUANTISED else 'GPUs'}")
+    there = [other for other, graphs in runs.items() if graphs in bundle.manifest.precisions]
+    raise BackendError(
+        f"{backend} cannot run {precision}: {why}; of the precisions of {bundle.path} it runs {', '.join(there)}: "
+        "take one of those"
+    )
+
+
+def require(backend: str) -> None:
+    """Refuse a backend of `spd.runtime.BACKENDS` that cannot run here.
 
     Raises:
         BackendError: it cannot, with the reason.
     """
-    if backend == "onnxruntime-cpu" and precision == "bf16":
-        raise BackendError("onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16")
-    if backend == "openvino" and precision not in (None, "fp32", "bf16", "int8", "int8-bf16"):
-        raise BackendError(f"openvino cannot run {precision}: on a CPU it takes fp32, bf16, int8 or int8-bf16")
-    if backend == "onnxruntime-cuda" and precision in QUANTISED:
-        raise BackendError(
-            f"onnxruntime-cuda cannot run {precision}: int8 is for CPUs, int8-fp16 for TensorRT; take fp16"
-        )
     if reason := unavailable(backend):
         raise BackendError(f"{backend} cannot run here: {reason}")
 

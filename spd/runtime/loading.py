@@ -13,7 +13,7 @@ from spd.bundle.plans import ENGINE_BACKENDS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_WEIGHTS, checkpoint_suffix
 from spd.runtime import devices
-from spd.runtime.available import require, unavailable
+from spd.runtime.available import check_precision, require, unavailable
 from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
@@ -91,8 +91,6 @@ def load(
 
 def _load_bundle(path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None) -> Model:
     bundle = open_bundle(path)
-    if precision == "int8-bf16" and backend not in ("auto", "openvino"):
-        raise BackendError(f"{backend} cannot run int8-bf16: openvino alone does; take int8")
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
         **{name: partial(_tensorrt, bundle, flavour, precision, notes) for name, flavour in ENGINE_BACKENDS.items()},
@@ -101,12 +99,18 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
         "openvino": lambda: _openvino(bundle, precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
     }
+
+    def make(name: str) -> Backend:
+        if precision is not None and name != "torch":
+            check_precision(name, precision, bundle)
+        return makers[name]()
+
     if backend != "auto":
-        return Model(makers[backend](), bundle.manifest, notes, budget)
+        return Model(make(backend), bundle.manifest, notes, budget)
     missed: list[str] = []
-    for name in _order(bundle, precision):
+    for name in BACKENDS:
         try:
-            model = Model(makers[name](), bundle.manifest, notes, budget)
+            model = Model(make(name), bundle.manifest, notes, budget)
         except BackendError as error:
             notes.append(str(error))
             if _is_made_for(bundle, name, precision):
@@ -122,18 +126,6 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
             model.warned = missed
             return model
     raise BackendError(f"no backend can run {bundle.path} here: {'; '.join(notes)}")
-
-
-def _order(bundle: Bundle, precision: str | None) -> tuple[str, ...]:
-    """The backends in the order in which `auto` tries them."""
-    if precision == "int8-bf16":
-        return ("openvino",)
-    if precision != "int8" and not (precision is None and "int8" in bundle.manifest.precisions):
-        return BACKENDS
-    # An int8 encoder takes OpenVINO 0.8 of ONNX Runtime's time.
-    rest = [name for name in BACKENDS if name != "openvino"]
-    place = rest.index("onnxruntime-cpu")
-    return (*rest[:place], "openvino", *rest[place:])
 
 
 def _is_made_for(bundle: Bundle, backend: str, precision: str | None) -> bool:
@@ -174,7 +166,7 @@ def _load_checkpoint(
 
 
 def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
-    require(name, precision)
+    require(name)
     from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
@@ -184,7 +176,7 @@ def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int 
 
 
 def _openvino(bundle: Bundle, precision: str | None, threads: int | None) -> Backend:
-    require("openvino", precision)
+    require("openvino")
     from spd.runtime.openvino_backend import OpenVinoBackend  # as above
 
     if precision is None:

@@ -43,7 +43,7 @@ class OpenVinoBackend(TiledBackend):
     """Both graphs of a bundle on the CPU. The decoder is compiled for a few sizes of tiles, which are filled up.
 
     With a fixed size it is 15% faster than with an open one: 7.4 and 8.7 ms for 64 points of `atto`. A size is compiled
-    when it is first needed, in half a second. With an open one every new K would cost each thread 10 to 40 ms.
+    when it is first needed: half a second and 50 MB. With an open one every new K would cost each thread 10 to 40 ms.
 
     OpenVINO can cache compiled models. That would save 40% of the time, and take 170 MB of disk for `tiny`: not used.
     """
@@ -82,7 +82,6 @@ class OpenVinoBackend(TiledBackend):
         self._decoders: dict[int, _Requests] = {}
         self._compiling = threading.Lock()
         self._tensor = openvino.Tensor
-        self._decoder_of(TILE[1])  # one that cannot be compiled is refused now
 
     def encode(self, image: NDArray[np.uint8]) -> dict[str, Any]:
         """As in `Backend`."""

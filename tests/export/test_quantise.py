@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -206,9 +205,8 @@ def test_depths_stay_close_to_float32s_and_are_not_them(
 
 
 def test_auto_takes_int8_on_a_cpu_and_says_the_same_as_the_graphs(
-    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)  # it would be taken
     with spd.load(quantised, threads=1) as model:
         assert (model.backend, model.precision) == ("onnxruntime-cpu", "int8")
         found = model.encode(room).depth(points)
@@ -217,23 +215,23 @@ def test_auto_takes_int8_on_a_cpu_and_says_the_same_as_the_graphs(
         assert model.precision == "fp32"
 
 
-@pytest.mark.parametrize("precision", [None, "int8", "int8-bf16"])
-def test_auto_takes_openvino_for_int8(
-    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any], precision: str | None
+@pytest.mark.parametrize(("backend", "precision"), [("openvino", None), ("openvino", "int8"), ("auto", "int8-bf16")])
+def test_openvino_takes_int8(
+    quantised: Path, room: np.ndarray[Any, Any], points: np.ndarray[Any, Any], backend: str, precision: str | None
 ) -> None:
     """Its rounding is not that of ONNX Runtime, but as close to float32."""
     capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "int8-bf16" and "BF16" not in capabilities:
         pytest.skip("this CPU has no bfloat16")
-    with spd.load(quantised, precision=precision, threads=1) as model:
+    with spd.load(quantised, backend, precision=precision, threads=1) as model:
         assert (model.backend, model.precision) == ("openvino", precision or "int8")
         found = model.encode(room).depth(points)
     assert 1e-5 < np.abs(found / depths(quantised, "fp32", room, points) - 1).mean() < 2e-2
 
 
 def test_int8_bf16_elsewhere(quantised: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend in ("tensorrt", "onnxruntime-cpu", "torch"):
-        with pytest.raises(BackendError, match=f"^{backend} cannot run int8-bf16: .*; take int8$"):
+    for backend, there in (("tensorrt", "int8-fp16, fp32"), ("onnxruntime-cpu", "fp32, int8, int8-fp16")):
+        with pytest.raises(BackendError, match=f"^{backend} .* int8-bf16: openvino alone does; .* runs {there}: take"):
             spd.load(quantised, backend, precision="int8-bf16")
     with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8$"):
         spd.load(exported, precision="int8-bf16")
@@ -251,7 +249,9 @@ def test_a_depth_does_not_depend_on_what_else_is_asked(
 
 
 def test_backends_without_8_bits_say_so(quantised: Path, exported: Path) -> None:
-    with pytest.raises(BackendError, match=r"onnxruntime-cuda cannot run int8: .*take fp16"):
+    with pytest.raises(
+        BackendError, match=r"onnxruntime-cuda cannot run int8: int8 graphs are for CPUs; .* fp32: take"
+    ):
         spd.load(quantised, "onnxruntime-cuda", precision="int8")
     with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8"):
         spd.load(exported, "onnxruntime-cpu", precision="int8")

@@ -114,9 +114,20 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "torch": ({"backend": "torch"}, "torch runs checkpoints, .* is a bundle; give the checkpoint"),
     "fp16 on OpenVINO": (
         {"backend": "openvino", "precision": "fp16"},
-        "openvino cannot run fp16: .* takes fp32, bf16, int8 or int8-bf16$",
+        "openvino cannot run fp16: fp16 graphs are for GPUs; of the precisions of .* it runs fp32, bf16: take one",
     ),
-    "bf16 on a CPU": ({"backend": "onnxruntime-cpu", "precision": "bf16"}, "cannot run bf16.*take fp32 or fp16"),
+    "bf16 on a CPU": (
+        {"backend": "onnxruntime-cpu", "precision": "bf16"},
+        "cannot run bf16: it has no bfloat16; .* fp32, fp16: take",
+    ),
+    "int8 on TensorRT": (
+        {"backend": "tensorrt", "precision": "int8"},
+        "tensorrt cannot run int8: int8 graphs are for CPUs; .* it runs fp16, bf16, fp32: take one of those$",
+    ),
+    "int8-fp16 on OpenVINO": (
+        {"backend": "openvino", "precision": "int8-fp16"},
+        "openvino cannot run int8-fp16: int8-fp16 graphs are for TensorRT; .* it runs fp32, bf16: take one of those$",
+    ),
     "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
     "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),
     "threads": ({"threads": 0}, "threads is 0, expected at least 1"),

@@ -44,11 +44,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_sizes_of_tiles_are_compiled_once(exported: Path, compiled: list[tuple[Any, ...]]) -> None:
-    """The largest one on loading, others when they are needed; float32 is asked for, whatever the CPU can do."""
+    """When they are needed; float32 is asked for, whatever the CPU can do."""
     with spd.load(exported, "openvino", threads=1) as model:
         scene = model.encode(np.zeros((160, 192, 3), np.uint8))
-        counts = [shape for inputs, shape, *_ in compiled if inputs > 1]
-        assert counts == [(1, 64, 2)]
+        assert len(compiled) == 1, "the encoder"
         for count in (64, 65, 3, 8, 12, 16, 17, 300, 64, 1):
             assert scene.depth(np.ones((count, 2))).shape == (count,)
     assert [shape for inputs, shape, *_ in compiled if inputs > 1] == [(1, size, 2) for size in (64, 8, 16, 32)]
@@ -66,8 +65,9 @@ def test_bf16_is_for_the_encoder_and_needs_no_graphs_of_its_own(
     with spd.load(bundle, precision="bf16") as model:
         assert (model.backend, model.precision) == ("openvino", "bf16")
         assert model.notes[-1].startswith("onnxruntime-cpu cannot run bf16")
-        assert [settings["INFERENCE_PRECISION_HINT"] for *_, settings in compiled] == ["bf16", "f32"]
         rounded = model.encode(rooms[0]).depth(points)
+        assert {settings["INFERENCE_PRECISION_HINT"] for *_, settings in compiled[1:]} == {"f32"}
+        assert compiled[0][-1]["INFERENCE_PRECISION_HINT"] == "bf16"
     with spd.load(bundle, "openvino") as model:
         exact = model.encode(rooms[0]).depth(points)
     assert 1e-5 < np.abs(rounded / exact - 1).mean() < 1e-2
@@ -98,7 +98,7 @@ def test_no_request_keeps_a_cache(backend: OpenVinoBackend, rooms, points: NDArr
     else:
         backend.decode(cache, query)
     requests = [each._free.get(timeout=9) for each in (backend._encoder, *backend._decoders.values())]
-    assert len(requests) == (2 if fails else 3)
+    assert len(requests) == (2 if fails else 3)  # of 70 points 64, then 6
     for request in requests:
         ports = [port for port in (*request.model_inputs, *request.model_outputs) if port.any_name in cache]
         assert len(ports) == len(cache)

@@ -124,7 +124,8 @@ def test_tensorrt_without_a_way_to_measure_has_no_floor() -> None:
         (["--points", "513"], "K = 513 is in no bucket of {}, which takes 1 to 512 points a call"),
         (
             ["--precision", "bf16"],
-            "onnxruntime-cpu cannot run bf16: its CPU provider has no bfloat16; take fp32 or fp16",
+            "onnxruntime-cpu cannot run bf16: it has no bfloat16; of the precisions of {} it runs fp32, fp16: "
+            "take one of those",
         ),
     ],
 )
