@@ -62,6 +62,8 @@ def products_to_quantise(model: onnx.ModelProto, graph: str, kept: tuple[str, ..
         kept: from `float_modules`.
     """
     # ONNX Runtime has scales for each channel of a matrix, not of a stack of matrices as those of B2's and B5's heads.
+    # With one scale for a stack, 64 points take 0.73 to 0.93 of float32's time in these products. With `atto` that is
+    # 16 of 17 us each, under 1% of the decoder's time. As a product for each head they take 1.2 to 1.3 of it.
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     return [
         node.name
