@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd
+from spd.bundle.contract import BACKENDS, RUN_PRECISIONS
 from spd.commands.cli import Command, Size, write_stdout
 from spd.data.rooms import RoomPairs
 from spd.errors import DataError
@@ -94,9 +95,17 @@ def table(model: Predictor, name: str, samples: RgbdSamples) -> str:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--size", type=Size(), help="Size of a checkpoint's image.  [default: its own]")
-def main(model: Path, folder: Path, size: tuple[int, int] | None) -> None:
+@click.option("--backend", type=click.Choice(("auto", *BACKENDS)), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(RUN_PRECISIONS), help="Precision of a bundle.  [default: the backend's]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: all cores]")
+def main(
+    model: Path, folder: Path, size: tuple[int, int] | None, backend: str, precision: str | None, threads: int | None
+) -> None:
     """Judge MODEL, a checkpoint or a bundle, on the RGB-D pairs of FOLDER, which has a manifest.csv."""
-    write_stdout(table(spd.load(model, size=size), model.stem, RgbdSamples(folder)).encode())
+    samples = RgbdSamples(folder)
+    with spd.load(model, backend, precision=precision, size=size, threads=threads) as loaded:
+        name = f"{model.stem} {loaded.precision} on {loaded.backend}"
+        write_stdout(table(loaded, name, samples).encode())
 
 
 if __name__ == "__main__":

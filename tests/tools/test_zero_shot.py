@@ -1,10 +1,13 @@
 """RGB-D pairs of many sources, and the predictors that look at nothing."""
 
+from __future__ import annotations
+
 import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from spd.checkpoint import save_checkpoint
@@ -13,7 +16,7 @@ from spd.data.rooms import RoomPairs
 from spd.errors import DataError
 from spd.models import seeded
 from tools.rgbd_samples import RgbdSamples
-from tools.zero_shot import VerticalGradient, abs_rel, table
+from tools.zero_shot import VerticalGradient, abs_rel, main, table
 
 COLUMNS = ("id", "kind", "dataset", "rgb_file", "depth_file", "depth_decode", "aligned")
 METRES = np.array([[1.0, 2.0, 0.0], [4.0, 0.5, 8.0]], np.float32)
@@ -112,3 +115,30 @@ def test_table_of_a_model(folder: Path, tmp_path: Path) -> None:
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["2", "2", "4"]
     numbers = np.array([[float(cell) for cell in line.split("|")[3:-1]] for line in lines[2:]])
     np.testing.assert_allclose(numbers[:2].mean(axis=0), numbers[2], atol=1e-3)
+
+
+def command(*arguments: str | Path) -> list[list[str]]:
+    """The cells of what the command prints."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.stderr
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("onnxruntime-cpu", "fp16"), ("openvino", "fp32")])
+def test_the_backend_and_the_precision_of_a_bundle(
+    folder: Path, exported: Path, backend: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import spd
+
+    monkeypatch.setattr(VerticalGradient, "fitted", lambda: VerticalGradient(0.0))
+    rows = command(exported, folder, "--backend", backend, "--precision", precision, "--threads", "1")
+    assert rows[0][2] == f"{exported.stem} {precision} on {backend}"
+    with spd.load(exported, backend, precision=precision, threads=1) as model:
+        expected = abs_rel(model, RgbdSamples(folder), median_scale=False)
+    assert float(rows[-1][2]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_precision_that_the_bundle_does_not_have(folder: Path, exported: Path) -> None:
+    done = CliRunner().invoke(main, [str(exported), str(folder), "--precision", "int8"])
+    assert done.exit_code == 1
+    assert "has no int8 graphs" in done.stderr
