@@ -48,8 +48,13 @@ def samples() -> list[Sample]:
 
 
 @pytest.fixture(scope="module", params=ROUNDING)
-def form(request: pytest.FixtureRequest, rooms: CalibrationSet) -> EightBits:
-    return EightBits(MODEL, request.param, OPTIONS, rooms, silent)
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def form(precision: str, rooms: CalibrationSet) -> EightBits:
+    return EightBits(MODEL, precision, OPTIONS, rooms, silent)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +150,9 @@ def test_a_product_called_twice_has_two_ranges(rooms: CalibrationSet) -> None:
 
 
 @pytest.fixture(scope="module")
-def graphs(form: EightBits, rooms: CalibrationSet, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the graphs of the form's precision; those of int8-fp16 on top of fp16's."""
+def graphs(precision: str, rooms: CalibrationSet, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the graphs of the precision; those of int8-fp16 on top of fp16's."""
     folder = tmp_path_factory.mktemp("graphs")
-    precision = "int8" if form._dtype == torch.float32 else "int8-fp16"
     base = QUANTISED[precision]
     files = GraphFiles(base, *(exported / f"{graph}.{base}.onnx" for graph in GRAPHS))
     pair = quantise(files, precision, rooms, float_modules(ATTO, Policy()), silent)
@@ -157,7 +161,7 @@ def graphs(form: EightBits, rooms: CalibrationSet, exported: Path, tmp_path_fact
     return folder
 
 
-def test_the_products_are_those_that_the_quantiser_takes(form: EightBits, graphs: Path) -> None:
+def test_the_products_are_those_that_the_quantiser_takes(form: EightBits, precision: str, graphs: Path) -> None:
     found = set()
     for graph in GRAPHS:
         model = onnx.load(graphs / f"{graph}.onnx")
@@ -166,11 +170,13 @@ def test_the_products_are_those_that_the_quantiser_takes(form: EightBits, graphs
             if node.op_type == "MatMul" and makers.get(node.input[1]) == "DequantizeLinear":
                 found.add(f"{graph}.{node.name.rpartition('/')[0].replace('/', '.')}")
     # The fp16 graphs multiply some weights by GRN's factor; int8-fp16 has a trace of its own in which none is.
-    products = {name for name in form._ends if form._dtype == torch.float32 or not name.endswith(".fc2")}
+    products = {name for name in form._ends if precision == "int8" or not name.endswith(".fc2")}
     assert products <= found <= {*form._ends}
 
 
-def test_the_whole_in_8_bits_is_the_quantised_graph(form: EightBits, graphs: Path, samples: list[Sample]) -> None:
+def test_the_whole_in_8_bits_is_the_quantised_graph(
+    form: EightBits, precision: str, graphs: Path, samples: list[Sample]
+) -> None:
     options = onnxruntime.SessionOptions()
     # Pairs of rounding nodes as they are written, without kernels of this CPU's own.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -188,15 +194,14 @@ def test_the_whole_in_8_bits_is_the_quantised_graph(form: EightBits, graphs: Pat
             expected = exact["decoder"](*exact["encoder"](sample.image), sample.points)[0].numpy()
         means.append(np.abs(got.astype(np.float64) / expected - 1).mean())
     error = Lowering(form, samples).whole((), silent)
-    assert error.mean == pytest.approx(max(means), rel=0.1 if form._dtype == torch.float32 else 0.35)
+    assert error.mean == pytest.approx(max(means), rel=0.1 if precision == "int8" else 0.35)
     assert 1e-4 < error.mean < 2e-2
 
 
-@pytest.mark.parametrize("precision", ROUNDING)
 def test_weights_are_rounded_for_each_channel(precision: str) -> None:
     weight = torch.randn(24, 8, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 1, 8)
     weight[:, 3] = 0
-    weight = weight.half() if precision == "int8-fp16" else weight
+    weight = weight if precision == "int8" else weight.half()
     rounded = ROUNDING[precision].weight(weight).double().numpy()
     step = np.maximum(np.abs(weight.double().numpy()).max(axis=0) / 127, 0 if precision == "int8" else 2.0**-14)
     assert (np.abs(rounded - weight.double().numpy()) <= 1.02 * step).all()
