@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,13 +14,6 @@ from spd.config import DEFAULT_SIZE, PRESETS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_SUFFIXES, why_no_checkpoint
 from spd.version import __version__
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from export.accuracy import QuantisedResult
-    from export.pipeline import Exported
 
 EPILOG = """
 \b
@@ -118,6 +111,7 @@ def main(**arguments: Any) -> None:
     from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits
     from export.pipeline import Options, export_bundle, load_source
     from export.policy import Policy, read_policy
+    from export.summary import summarise_export
 
     bf16 = "bf16" in arguments["precisions"]
     opset: int = arguments["opset"] or (BF16_OPSET if bf16 else DEFAULT_OPSET)
@@ -148,7 +142,7 @@ def main(**arguments: Any) -> None:
         images=arguments["images"],
     )
     exported = export_bundle(source, arguments["out"], options, phases)
-    _summarise(exported, phases.seconds, console)
+    summarise_export(exported, phases.seconds, console)
     if no_engines is None:
         from engines.cli import summarise
         from engines.pipeline import BuildOptions, build_engines
@@ -177,58 +171,6 @@ def _why_no_engines(build: str) -> str | None:
     if reason is not None and build == "yes":
         raise BackendError(f"--build yes: {reason}")
     return reason
-
-
-def _summarise(exported: Exported, seconds: float, console: Console) -> None:
-    """The table at the end: what was written and how close it is to the model."""
-    from rich.table import Table
-
-    from export.accuracy import QuantisedResult
-    from export.parity import ParityResult
-
-    manifest = exported.manifest
-    table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
-    for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
-        table.add_column(column, justify="left" if column == "precision" else "right")
-    for precision in manifest.precisions:
-        sizes = [f"{manifest.files[name].bytes / 1e6:.1f} MB" for name in manifest.graphs[precision].values()]
-        result = next((r for r in exported.parity if r.precision == precision), None)
-        errors = ["not verified"] * 3
-        if result is not None:
-            routes = f"{result.shared_routes:.2%}" if isinstance(result, ParityResult) else ""
-            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", routes]
-        table.add_row(precision, *sizes, *errors)
-    console.print(table)
-    quantised = [result for result in exported.parity if isinstance(result, QuantisedResult)]
-    if quantised:
-        console.print(_table_of_rooms(quantised))
-    if exported.skipped:
-        images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
-        console.print(images, highlight=False, markup=False, soft_wrap=True)
-    if not manifest.verified:
-        console.print("Not verified: nothing proves that these graphs compute what the model computes.", soft_wrap=True)
-    if not manifest.trained:
-        only = " 8-bit graphs were judged by how much they change." if quantised else ""
-        console.print(f"Untrained weights: the depths mean nothing.{only}", soft_wrap=True)
-    console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
-
-
-def _table_of_rooms(results: list[QuantisedResult]) -> Table:
-    """What the gate of the 8-bit graphs measured."""
-    from rich.table import Table
-
-    from export.accuracy import ROOMS
-
-    table = Table(title=f"On {ROOMS} rendered rooms", title_justify="left")
-    for column in ("precision", "change of depth", "AbsRel", "RMSE, m", "delta 1", "delta 2", "delta 3"):
-        table.add_column(column, justify="left" if column == "precision" else "right")
-    rows = [("fp32", results[0].exact, ""), *((r.precision, r.rooms, f"{r.change:.2%}") for r in results)]
-    for precision, rooms, change in rows:
-        found = rooms.metrics
-        numbers = [f"{found.abs_rel:.4f}", f"{found.rmse:.3f}"]
-        numbers += [f"{delta:.2%}" for delta in (found.delta1, found.delta2, found.delta3)]
-        table.add_row(precision, change, *(numbers if results[0].trained else [""] * 5))
-    return table
 
 
 if __name__ == "__main__":
