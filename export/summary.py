@@ -27,7 +27,7 @@ def summarise_export(exported: Exported, seconds: float, console: Console) -> No
     console.print(table)
     quantised = [result for result in exported.parity if isinstance(result, QuantisedResult)]
     if quantised:
-        console.print(_table_of_rooms(quantised))
+        console.print(table_of_rooms(quantised))
     if exported.skipped:
         images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
         console.print(images, highlight=False, markup=False, soft_wrap=True)
@@ -39,7 +39,7 @@ def summarise_export(exported: Exported, seconds: float, console: Console) -> No
     console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
 
 
-def _table_of_rooms(results: list[QuantisedResult]) -> Table:
+def table_of_rooms(results: list[QuantisedResult]) -> Table:
     """What the gate of the 8-bit graphs measured."""
     table = Table(title=f"On {ROOMS} rendered rooms", title_justify="left")
     for column in ("precision", "change of depth", "AbsRel", "RMSE, m", "delta 1", "delta 2", "delta 3"):

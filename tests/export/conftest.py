@@ -44,7 +44,7 @@ def quantised(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         few_rooms(patch)
         traced_graphs(exported, patch)
-        result = run(*INT8, "--precision", "int8-fp16", "--out", folder)
+        result = run(*INT8, "--precision", "int8-fp16", "--precision", "fp8", "--out", folder)
     assert result.exit_code == 0, result.output
     return folder / NAME
 

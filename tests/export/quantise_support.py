@@ -29,7 +29,7 @@ def few_rooms(patch: pytest.MonkeyPatch) -> None:
 
 
 def traced_graphs(exported: Path, patch: pytest.MonkeyPatch) -> None:
-    """The session's graphs in place of tracing; those below int8-fp16 are fp16's."""
+    """The session's graphs in place of tracing; those below int8-fp16 and fp8 are fp16's."""
 
     def read(_model: Any, precision: str, *_: Any) -> GraphPair:
         base = QUANTISED.get(precision, precision)
