@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,6 +49,28 @@ def test_products_with_constant_matrices_are_quantised_and_nothing_else(
     assert {node.name for node in base.graph.node} <= {node.name for node in model.graph.node}
 
 
+FLOAT8 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
+FORMS: dict[str, tuple[Any, int, Any, int, float]] = {
+    "int8": (np.uint8, 128, np.int8, 127, 0),
+    "int8-fp16": (np.int8, 0, np.int8, 127, 2 * 2.0**-14),  # float16 has no smaller scales
+    "fp8": (FLOAT8, 0, FLOAT8, 448, 2.0**-14),
+}
+"""The type and offset of activations, the type and largest magnitude of weights, the least scale."""
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_float8_has_the_ranges_of_int8(quantised: Path, graph: str) -> None:
+    models = [onnx.load(quantised / f"{graph}.{precision}.onnx") for precision in ("int8-fp16", "fp8")]
+    eight, floating = (
+        {n.output[0]: float(arrays(m)[n.input[1]]) for n in m.graph.node if n.op_type == "QuantizeLinear"}
+        for m in models
+    )
+    assert eight.keys() == floating.keys()
+    assert len(eight) >= 20
+    for name, scale in eight.items():
+        assert floating[name] * 448 == pytest.approx(max(scale * 127, 448 * 2.0**-14), rel=2e-3)
+
+
 @pytest.mark.parametrize("precision", QUANTISED)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_weights_are_rounded_for_each_channel_and_activations_are_symmetric(
@@ -56,23 +79,23 @@ def test_weights_are_rounded_for_each_channel_and_activations_are_symmetric(
     exact = arrays(onnx.load(exported / f"{graph}.{QUANTISED[precision]}.onnx"))
     model = onnx.load(quantised / f"{graph}.{precision}.onnx")
     held = arrays(model)
-    activation, offset = (np.uint8, 128) if precision == "int8" else (np.int8, 0)
+    activation, offset, weight_type, largest, least = FORMS[precision]
     weights = 0
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             zero = held[node.input[2]]
-            assert (zero.dtype, zero.shape, int(zero)) == (activation, (), offset)
+            assert (zero.dtype, zero.shape, float(zero)) == (activation, (), offset)
         elif node.op_type == "DequantizeLinear" and node.input[0] in held:
             rounded, scale, zero = (held[name] for name in node.input)
             original = exact[node.input[0].removesuffix("_quantized")].astype(np.float64)
-            assert rounded.dtype == np.int8
-            assert not zero.any()
+            assert rounded.dtype == weight_type
+            assert not zero.astype(float).any()
             assert [attribute.i for attribute in node.attribute if attribute.name == "axis"] == [1]
-            wanted = np.abs(original).max(axis=0) / 127
-            least = 0 if precision == "int8" else 2 * 2.0**-14  # float16 has no smaller scales
+            wanted = np.abs(original).max(axis=0) / largest
             assert (scale >= wanted * (1 - 1e-3)).all()
             assert (scale <= np.maximum(wanted, least) * (1 + 1e-3)).all()
-            assert (np.abs(rounded * scale.astype(np.float64) - original) <= 0.52 * scale).all()
+            step = np.maximum(np.abs(original) / 8, scale / 512) if precision == "fp8" else scale
+            assert (np.abs(rounded.astype(np.float64) * scale.astype(np.float64) - original) <= 0.52 * step).all()
             weights += 1
     assert weights >= 36
 

@@ -27,7 +27,7 @@ from spd.utils.metrics import Metrics
 def test_the_manifest_names_the_calibration_set_by_its_hash(quantised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_rooms(monkeypatch)
     manifest = open_bundle(quantised).manifest
-    assert manifest.precisions == ("fp32", "int8", "int8-fp16")
+    assert manifest.precisions == ("fp32", "int8", "int8-fp16", "fp8")
     rooms = calibration_set(None, HEIGHT, WIDTH, 512, lambda _: None)
     assert manifest.calibration == rooms.record
     assert (rooms.record.source, rooms.record.images) == ("rendered rooms", 4)

@@ -84,5 +84,12 @@ def test_a_depth_does_not_depend_on_what_else_is_asked(
 def test_backends_without_8_bits_say_so(quantised: Path, exported: Path) -> None:
     with pytest.raises(BackendError, match=r"onnxruntime-cuda cannot run int8: .*take fp16"):
         spd.load(quantised, "onnxruntime-cuda", precision="int8")
+    with pytest.raises(BackendError, match=r"onnxruntime-cuda cannot run fp8: .*take fp16"):
+        spd.load(quantised, "onnxruntime-cuda", precision="fp8")
+    with pytest.raises(BackendError, match=r"openvino cannot run fp8: .*int8"):
+        spd.load(quantised, "openvino", precision="fp8")
+    for backend in ("tensorrt", "tensorrt-rtx"):
+        with pytest.raises(BackendError, match=rf"^{backend} cannot run int8: .*take int8-fp16$"):
+            spd.load(quantised, backend, precision="int8")
     with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8"):
         spd.load(exported, "onnxruntime-cpu", precision="int8")
