@@ -1,4 +1,4 @@
-"""8 bits beside float16 by counts: the verdict follows from the numbers, and only what was compiled alike is compared."""
+"""8 bits beside float16 by counts: what is compared, and what follows."""
 
 from __future__ import annotations
 

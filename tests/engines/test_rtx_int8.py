@@ -1,4 +1,4 @@
-"""TensorRT for RTX on 8-bit graphs: products with constant weights are computed in 8 bits, on every GPU that can."""
+"""TensorRT for RTX on 8-bit graphs: products with constant weights have 8 bits, on every GPU that can."""
 
 from __future__ import annotations
 

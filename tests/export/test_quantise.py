@@ -94,7 +94,9 @@ def test_weights_are_rounded_for_each_channel_and_activations_are_symmetric(
             wanted = np.abs(original).max(axis=0) / largest
             assert (scale >= wanted * (1 - 1e-3)).all()
             assert (scale <= np.maximum(wanted, least) * (1 + 1e-3)).all()
-            step = np.maximum(np.abs(original) / 8, scale / 512) if precision == "fp8" else scale
+            step = scale.astype(np.float64)
+            if precision == "fp8":
+                step = np.maximum(np.abs(original) / 8, step / 512)
             assert (np.abs(rounded.astype(np.float64) * scale.astype(np.float64) - original) <= 0.52 * step).all()
             weights += 1
     assert weights >= 36
