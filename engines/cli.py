@@ -28,6 +28,7 @@ Examples:
   spd-build engines/ --precision fp16 --precision bf16 --force
   spd-build engines/ --buckets 32,512 --workspace 2GiB --optimization-level 5
   spd-build engines/ --for rtx --compute 8.9,12.0      on any machine, for GeForce RTX 40 and 50
+  spd-build engines/ --for rtx --compute 8.9,12.0 --precision fp8
   spd-build engines/ --for rtx --prove                 later, on the machine with the GPU
 
 An engine of TensorRT is built on the GPU model that it will run on. An engine of TensorRT for RTX is built anywhere,
@@ -238,9 +239,16 @@ def summarise(built: Built, console: Console) -> None:
 
 def _advise(built: Built, console: Console) -> None:
     """What to know of the engines, and what to do next."""
+    from engines.counts import compare_builds
+    from engines.publish import read_report
+    from spd.bundle import Bundle
+
     islands = sum(len(plan.inspection.islands) for plan in built.plans)
     lines = [f"{islands} layers are float32 on purpose; engines.json lists them."] if islands else []
     library, precision = built.library, built.plans[0].record.precision
+    report = read_report(Bundle(built.path, built.manifest)).get(library.flavour, {})
+    compared = [compare_builds(report, each) for each in dict.fromkeys(p.record.precision for p in built.plans)]
+    lines += [line for line in compared if line is not None]
     if built.proofs:
         lines.append(
             f"Try it: spd-infer PHOTO --points grid:100 --engines {built.path} --backend {built.library.backend}"

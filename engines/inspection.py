@@ -20,7 +20,16 @@ from engines.layers import KINDS, NARROW, Layer, operator
 from spd.config import SPDConfig
 from spd.errors import ExportError
 
-PRECISION_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8-fp16": "int8 or float16"}
+PRECISION_NAMES = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8-fp16": "int8 or float16",
+    "fp8": "float8 or float16",
+}
+
+_QUANTISED_PRODUCTS = {"int8-fp16": "int8", "fp8": "fp8"}
+"""The type of the products that a precision quantises; the other products are float16."""
 
 DEMANDS = ("report", "require")
 """What is asked of a plan's layers: to report what they show, or to require that they show the precision."""
@@ -98,7 +107,7 @@ def inspect_layers(layers: tuple[Layer, ...], precision: str, islands: tuple[str
 
     Args:
         layers: from `engines.inspector` or `engines.kernels`.
-        precision: fp32, fp16, bf16 or int8-fp16, as asked for.
+        precision: a key of `PRECISION_NAMES`, as asked for.
         islands: from `island_paths`.
     """
     relevant = _relevant_layers(layers)
@@ -194,8 +203,8 @@ def _computes_in(layer: Layer, precision: str) -> bool:
     """Products of 16 and 8 bits may read or write float32 next to their own type, by a cast that was fused."""
     if precision == "fp32":
         return layer.dtypes == {"fp32"}
-    if precision == "int8-fp16":  # not all products are quantised; those of two activations never are
-        return bool(layer.dtypes & {"int8", "fp16"})
+    if precision in _QUANTISED_PRODUCTS:
+        return bool(layer.dtypes & {_QUANTISED_PRODUCTS[precision], "fp16"})
     return precision in layer.dtypes and not layer.dtypes & NARROW
 
 

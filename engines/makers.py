@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from engines.builder import PlanBuilder, PlanOptions
 from engines.inspector import plan_layers
 from engines.layers import Layer
 from engines.progress import BuildState
-from engines.rtx import PORTABLE, compile_profiles, rtx_compiler
+from engines.rtx import FP8_ADVICE, PORTABLE, check_fp8, compile_profiles, rtx_compiler
 from engines.timing_cache import TimingCache
 from spd.bundle.contract import TensorSpec
 from spd.bundle.plans import PlanProfile, RtxTarget, Target
@@ -59,6 +59,14 @@ class PlanMaker(ABC):
     """The library, its version and what it builds for."""
 
     @abstractmethod
+    def check(self, precisions: Iterable[str]) -> None:
+        """Refuse precisions that the target lacks.
+
+        Raises:
+            BackendError: names one.
+        """
+
+    @abstractmethod
     def machine(self) -> Target:
         """The machine at hand, to run plans on.
 
@@ -96,6 +104,10 @@ class TensorRTMaker(PlanMaker):
         gpu, capability = self.target.gpu, self.target.compute_capability
         self.title = f"TensorRT {self.target.tensorrt} on {gpu}, compute capability {capability}"
         self._builder = PlanBuilder(options, TimingCache(cache, self.target, say), show)
+
+    def check(self, precisions: Iterable[str]) -> None:
+        """As in `PlanMaker`."""
+        check_fp8(precisions, (self.target.compute_capability,), "take int8-fp16")
 
     def machine(self) -> Target:
         """As in `PlanMaker`."""
@@ -138,6 +150,10 @@ class RtxMaker(PlanMaker):
         self._options, self._show = options, show
         self.target: RtxTarget = RtxTarget(str(self._compiler.trt.__version__), capabilities)
         self.title = f"{self._compiler.name} for compute capability {', '.join(capabilities)}"
+
+    def check(self, precisions: Iterable[str]) -> None:
+        """As in `PlanMaker`."""
+        check_fp8(precisions, self.target.compute_capabilities, FP8_ADVICE)
 
     def machine(self) -> Target:
         """As in `PlanMaker`."""

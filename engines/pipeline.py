@@ -37,7 +37,7 @@ class BuildOptions:
     """Which engines to build, and how."""
 
     precisions: tuple[str, ...] = ()
-    """fp32, fp16, bf16, int8-fp16; by default fp16, or fp32 in a bundle without it."""
+    """fp32, fp16, bf16, int8-fp16, fp8; by default fp16, or fp32 in a bundle without it."""
     edges: tuple[int, ...] | None = None
     """K of each bucket; by default `profiles.DEFAULT_EDGES`."""
     max_batch: int = 1
@@ -105,7 +105,7 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     Nothing in the bundle changes unless every step succeeds. Ctrl-C raises KeyboardInterrupt once TensorRT has stopped.
 
     Raises:
-        BackendError: the library is missing or fails, or TensorRT has no GPU.
+        BackendError: the library is missing or fails, TensorRT has no GPU, or a GPU has no fp8.
         BundleError: the bundle cannot be used, lacks a precision, or has such engines already.
         ExportError: TensorRT cannot build a graph, or the plan is not in the asked precision, or not shown to be.
         ParityError: the engines do not compute what the model computes.
@@ -117,6 +117,7 @@ def build_engines(path: Path, options: BuildOptions, phases: Phases) -> Built:
     # Before anything is built, which takes minutes with TensorRT.
     gates = {p: read_gate(bundle, p) for p in precisions} if options.verify and options.flavour == "tensorrt" else {}
     maker = _maker(options, phases)
+    maker.check(precisions)
     phases.say(maker.title)
     not_run = None if options.verify else "--no-verify"
     here: Target | None = None

@@ -11,13 +11,10 @@ from typing import Any
 
 from engines.progress import on_interrupt
 from spd.bundle import Bundle
-from spd.bundle.manifest import MANIFEST, FileRecord, Manifest
+from spd.bundle.manifest import MANIFEST, REPORT, FileRecord, Manifest
 from spd.bundle.plans import PlanRecord
 from spd.errors import BundleError
 from spd.files import write_atomically
-
-REPORT = "engines.json"
-"""What was found in a bundle's plans, by flavour and precision: layers, kernels, scratch memory and proof."""
 
 
 def staged_bundle(bundle: Bundle, folder: Path, records: tuple[PlanRecord, ...]) -> Bundle:

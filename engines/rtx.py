@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from engines.builder import Compiler, PlanBuilder, PlanOptions
 from engines.kernels import Kernel, read_kernels, read_scratch
 from engines.progress import BuildState
-from spd.bundle.contract import TensorSpec
+from spd.bundle.contract import FP8_CAPABILITY, TensorSpec
 from spd.bundle.plans import PlanProfile
 from spd.errors import BackendError, TensorRTError
 from spd.runtime.packages import import_tensorrt_rtx
@@ -24,6 +24,9 @@ PORTABLE = ("8.0", "8.6", "8.9", "12.0")
 A plan for several has kernels that the oldest of them can run. For `tiny`'s decoder in float16 at 480x640 with 256
 points these are 109 kernels and 178 MB with 8.0 or 8.6 among them, and 90 and 145 MB for 8.9 and 12.0.
 """
+
+FP8_ADVICE = "--compute 8.9,12.0 is for GeForce RTX 40 and 50, and int8-fp16 is for all"
+"""What to do where fp8 is asked for GPUs that have none."""
 
 ADVICE = {
     "7.5": "on Turing it multiplies no float32 matrices, which the decoder has in every precision",
@@ -83,6 +86,23 @@ def check_capability(compute_capability: str) -> None:
             f"TensorRT for RTX does not compile for compute capability {compute_capability}, expected "
             f"{', '.join(COMPUTE_CAPABILITIES[:-1])} or {COMPUTE_CAPABILITIES[-1]}{advice}"
         )
+
+
+def check_fp8(precisions: Iterable[str], compute_capabilities: Iterable[str], instead: str) -> None:
+    """Refuse fp8 for GPUs that have none, before minutes of building.
+
+    Args:
+        precisions: what is asked for.
+        compute_capabilities: what it is to be built for.
+        instead: what to do, for the message.
+
+    Raises:
+        BackendError: fp8 is among the precisions, and one of the capabilities lacks it.
+    """
+    without = [each for each in compute_capabilities if tuple(map(int, each.split("."))) < FP8_CAPABILITY]
+    if "fp8" in precisions and without:
+        least = ".".join(map(str, FP8_CAPABILITY))
+        raise BackendError(f"fp8 needs compute capability {least} or later, not {', '.join(without)}; {instead}")
 
 
 def rtx_compiler(*compute_capabilities: str) -> Compiler:

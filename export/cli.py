@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from spd.bundle.contract import PRECISIONS, QUANTISED
-from spd.commands.cli import Command, Size, checkpoint_weights, note
+from spd.commands.cli import Command, Size, checkpoint_weights, given_options, note
 from spd.config import DEFAULT_SIZE, PRESETS
 from spd.errors import BackendError
 from spd.files import CHECKPOINT_SUFFIXES, why_no_checkpoint
 from spd.version import __version__
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from export.accuracy import QuantisedResult
-    from export.pipeline import Exported
 
 EPILOG = """
 \b
@@ -29,11 +22,15 @@ Examples:
   spd-export --ckpt model.pt --out engines/ --size 256x320 --precision fp16 --precision bf16
   spd-export --ckpt model.pt --out engines/ --precision int8 --images photos/
   spd-export --seed-checkpoint atto --out engines/     try the tools without a checkpoint
+  spd-export --from-onnx quantised/ --precision fp8 --out engines/tiny-480x640
 
 A bundle is engines/<preset>-<H>x<W>/ with encoder and decoder as ONNX in every precision, manifest.json, parity.json,
 the comparison with the PyTorch model, and gate.npz, what it was compared with. It appears only if the graphs pass.
 """
 
+
+FOREIGN = ("from_onnx", "precisions", "out", "force")
+"""Options that go with --from-onnx."""
 
 CKPT_HELP = f"Checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}."
 SIZE_HELP = "Size of the encoder's image.  [default: that which the checkpoint was trained at, or 480x640]"
@@ -60,7 +57,12 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
 @click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Export untrained weights instead.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
 @checkpoint_weights
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that gets the bundle.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder that gets the bundle; with --from-onnx, the bundle.",
+)
 @click.option("--name", help="Name of the bundle's folder.  [default: <preset>-<H>x<W>]")
 @click.option("--size", type=Size(), help=SIZE_HELP)
 @click.option(
@@ -70,7 +72,7 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
     multiple=True,
     default=("fp32", "fp16"),
     show_default=True,
-    help="Repeatable; fp32, the reference, is always written. int8 is for CPUs, int8-fp16 for TensorRT.",
+    help="Repeatable; fp32, the reference, is always written. int8 is for CPUs, int8-fp16 and fp8 for TensorRT.",
 )
 @click.option(
     "--images",
@@ -78,10 +80,15 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
     help="Folder of photos to calibrate 8-bit graphs on.  [default: rendered rooms]",
 )
 @click.option(
+    "--from-onnx",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of an encoder.onnx and a decoder.onnx that were quantised elsewhere, for the bundle --out.",
+)
+@click.option(
     "--max-points", type=click.IntRange(1, 1 << 20), default=4096, show_default=True, help="Most points per call."
 )
 @click.option("--max-batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Most images per call.")
-@click.option("--opset", type=click.IntRange(18, 23), help="ONNX opset.  [default: 20, or 22 with bf16]")
+@click.option("--opset", type=click.IntRange(18, 23), help="ONNX opset.  [default: 20; 21 with fp8, 22 with bf16]")
 @click.option(
     "--policy", type=click.Path(path_type=Path), help="Modules that stay float32, a file made by spd-calibrate."
 )
@@ -96,8 +103,13 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
 @click.option("--force", is_flag=True, help="Replace a bundle of the same name.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the PyTorch model; the manifest says so.")
 @click.version_option(__version__, prog_name="spd-export")
-def main(**arguments: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, **arguments: Any) -> None:
     """Export an SPD checkpoint to two verified ONNX graphs, an encoder and a decoder."""
+    foreign: Path | None = arguments.pop("from_onnx")
+    if foreign is not None:
+        _add_graphs(context, foreign, arguments["precisions"], arguments["out"], arguments["force"])
+        return
     checkpoint: Path | None = arguments["ckpt"]
     seeded: str | None = arguments["seed_checkpoint"]
     preset: str | None = arguments["preset"]
@@ -110,19 +122,17 @@ def main(**arguments: Any) -> None:
 
     from spd.commands.progress import Phases
 
-    no_engines = _why_no_engines(arguments["build"])
+    no_engines = _why_no_engines(arguments["build"], arguments["precisions"])
     console = Console(stderr=True)
     phases = Phases(console)
     with phases("loading torch"):
         importlib.import_module("export.pipeline")
-    from export.graphs import BF16_OPSET, DEFAULT_OPSET, GraphOptions, Limits
+    from export.graphs import GraphOptions, Limits
     from export.pipeline import Options, export_bundle, load_source
     from export.policy import Policy, read_policy
+    from export.summary import summarise_export
 
-    bf16 = "bf16" in arguments["precisions"]
-    opset: int = arguments["opset"] or (BF16_OPSET if bf16 else DEFAULT_OPSET)
-    if bf16 and opset < BF16_OPSET:
-        raise click.UsageError(f"--opset {opset} has no bfloat16 Conv; take {BF16_OPSET} or later, or leave out bf16")
+    opset = _opset(arguments["opset"], arguments["precisions"])
     policy = Policy() if arguments["policy"] is None else read_policy(arguments["policy"])
     with phases("reading the checkpoint" if seeded is None else f"making an untrained {seeded}"):
         source = load_source(checkpoint, seeded, preset, arguments["weights"])
@@ -148,7 +158,7 @@ def main(**arguments: Any) -> None:
         images=arguments["images"],
     )
     exported = export_bundle(source, arguments["out"], options, phases)
-    _summarise(exported, phases.seconds, console)
+    summarise_export(exported, phases.seconds, console)
     if no_engines is None:
         from engines.cli import summarise
         from engines.pipeline import BuildOptions, build_engines
@@ -162,73 +172,65 @@ def main(**arguments: Any) -> None:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def _why_no_engines(build: str) -> str | None:
+def _add_graphs(context: click.Context, source: Path, precisions: tuple[str, ...], into: Path, force: bool) -> None:
+    """Put graphs that were quantised elsewhere into a bundle."""
+    other = [str(name) for name in context.params if name not in FOREIGN]
+    if given := given_options(context, other):
+        raise click.UsageError(f"--from-onnx takes all else from the bundle: leave out {given[0]}")
+    if len(precisions) != 1 or precisions[0] not in QUANTISED:
+        raise click.UsageError(f"--from-onnx goes with one --precision of {', '.join(QUANTISED)}")
+    from rich.console import Console
+
+    from spd.commands.progress import Phases
+
+    console = Console(stderr=True)
+    phases = Phases(console)
+    with phases("loading torch"):
+        importlib.import_module("export.pipeline")
+    from export.foreign import add_graphs
+    from export.summary import table_of_rooms
+
+    added = add_graphs(source, precisions[0], into, force, phases)
+    console.print(table_of_rooms([added.result]))
+    console.print(f"{added.path} has {precisions[0]} graphs now.", soft_wrap=True, highlight=False, markup=False)
+
+
+def _opset(asked: int | None, precisions: tuple[str, ...]) -> int:
+    """The opset that was asked for, or the first that has what the precisions need."""
+    from export.graphs import DEFAULT_OPSET, LEAST_OPSETS
+
+    for precision in precisions:
+        least = LEAST_OPSETS.get(precision, 0)
+        if asked is not None and asked < least:
+            raise click.UsageError(f"--opset {asked} is too early for {precision}; take {least} or later")
+    return asked or max(DEFAULT_OPSET, *(LEAST_OPSETS.get(precision, 0) for precision in precisions))
+
+
+def _why_no_engines(build: str, precisions: tuple[str, ...]) -> str | None:
     """Why no engine will be built, or None; an error now, before the export, if one must be."""
     if build == "no":
         return "not asked for"
+    from engines.rtx import FP8_ADVICE, PORTABLE, check_fp8
+    from spd.runtime.tensorrt.cuda import current_target
+
     if build == "rtx":
         from spd.runtime.packages import import_tensorrt_rtx
 
-        import_tensorrt_rtx()  # before minutes of exporting
+        # Before minutes of exporting.
+        check_fp8(precisions, PORTABLE, f"take --build no, then: spd-build BUNDLE --for rtx; {FP8_ADVICE}")
+        import_tensorrt_rtx()
         return None
     from spd.runtime.available import unavailable
 
     reason = unavailable("tensorrt")
+    if reason is None:
+        try:
+            check_fp8(precisions, (current_target().compute_capability,), "take int8-fp16")
+        except BackendError as error:
+            reason = str(error)
     if reason is not None and build == "yes":
         raise BackendError(f"--build yes: {reason}")
     return reason
-
-
-def _summarise(exported: Exported, seconds: float, console: Console) -> None:
-    """The table at the end: what was written and how close it is to the model."""
-    from rich.table import Table
-
-    from export.accuracy import QuantisedResult
-    from export.parity import ParityResult
-
-    manifest = exported.manifest
-    table = Table(title=f"{exported.path}, {seconds:.0f} s", title_justify="left")
-    for column in ("precision", "encoder", "decoder", "largest error", "mean error", "same routes"):
-        table.add_column(column, justify="left" if column == "precision" else "right")
-    for precision in manifest.precisions:
-        sizes = [f"{manifest.files[name].bytes / 1e6:.1f} MB" for name in manifest.graphs[precision].values()]
-        result = next((r for r in exported.parity if r.precision == precision), None)
-        errors = ["not verified"] * 3
-        if result is not None:
-            routes = f"{result.shared_routes:.2%}" if isinstance(result, ParityResult) else ""
-            errors = [f"{result.max_error:.1e}", f"{result.mean_error:.1e}", routes]
-        table.add_row(precision, *sizes, *errors)
-    console.print(table)
-    quantised = [result for result in exported.parity if isinstance(result, QuantisedResult)]
-    if quantised:
-        console.print(_table_of_rooms(quantised))
-    if exported.skipped:
-        images = f"{len(exported.skipped)} images were not calibrated on, such as: {exported.skipped[0]}"
-        console.print(images, highlight=False, markup=False, soft_wrap=True)
-    if not manifest.verified:
-        console.print("Not verified: nothing proves that these graphs compute what the model computes.", soft_wrap=True)
-    if not manifest.trained:
-        only = " 8-bit graphs were judged by how much they change." if quantised else ""
-        console.print(f"Untrained weights: the depths mean nothing.{only}", soft_wrap=True)
-    console.print(f"Try it: spd-infer PHOTO --points grid:100 --engines {exported.path}", soft_wrap=True)
-
-
-def _table_of_rooms(results: list[QuantisedResult]) -> Table:
-    """What the gate of the 8-bit graphs measured."""
-    from rich.table import Table
-
-    from export.accuracy import ROOMS
-
-    table = Table(title=f"On {ROOMS} rendered rooms", title_justify="left")
-    for column in ("precision", "change of depth", "AbsRel", "RMSE, m", "delta 1", "delta 2", "delta 3"):
-        table.add_column(column, justify="left" if column == "precision" else "right")
-    rows = [("fp32", results[0].exact, ""), *((r.precision, r.rooms, f"{r.change:.2%}") for r in results)]
-    for precision, rooms, change in rows:
-        found = rooms.metrics
-        numbers = [f"{found.abs_rel:.4f}", f"{found.rmse:.3f}"]
-        numbers += [f"{delta:.2%}" for delta in (found.delta1, found.delta2, found.delta3)]
-        table.add_row(precision, change, *(numbers if results[0].trained else [""] * 5))
-    return table
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ class ParityResult(Comparison):
         return {**super().as_dict(), **routes, "undecided_points": self.undecided_points}
 
 
+def point_counts(max_points: int) -> list[int]:
+    """K of the cases of a bundle, rising."""
+    return sorted({*(k for k in POINT_COUNTS if k <= max_points), max_points})
+
+
 def verify(
     model: SPD, files: GraphFiles, reference: LiteralReference, max_points: int, tick: Callable[[float], None]
 ) -> ParityResult:
@@ -50,7 +55,7 @@ def verify(
         ParityError: an error is beyond the tolerance, or a tensor is not finite; names the worst point, the precision
             and the first tensor that went off.
     """
-    counts = sorted({*(k for k in POINT_COUNTS if k <= max_points), max_points})
+    counts = point_counts(max_points)
     precision = files.precision
     walker = TorchRunner(files)
     # ONNX Runtime's CPU provider has no bfloat16; there the walk does every case.

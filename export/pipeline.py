@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.accuracy import GateRooms, QuantisedResult, verify_quantised
-from export.calibration import CalibrationSet, calibration_set
-from export.graphs import GraphOptions, GraphPair, build_graphs, check_policy_fits
+from export.accuracy import GateRooms, QuantisedResult, measure_quantised
+from export.calibration import calibration_set
+from export.graphs import GraphOptions, build_graphs, check_policy_fits
 from export.operators import check_operators
 from export.parity import ParityResult, verify
 from export.publish import (
@@ -27,6 +27,7 @@ from spd.bundle.contract import PRECISIONS, QUANTISED
 from spd.checkpoint import load_checkpoint, weights_sha256
 from spd.commands.progress import Phases
 from spd.config import PRESETS, preset_name
+from spd.errors import ParityError
 from spd.models import SPD, seeded
 from spd.staging import staged
 
@@ -121,7 +122,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     if set(precisions) & QUANTISED.keys():
         with phases("reading photos" if options.images else "rendering rooms to calibrate on") as tick:
             calibration = calibration_set(options.images, asked.height, asked.width, limits.max_points, tick)
-    with staged(target) as folder:
+    with staged(target) as folder, tempfile.TemporaryDirectory(prefix="spd-export.") as scratch:
         written: dict[str, GraphFiles] = {}
         for precision in precisions:
             if precision not in QUANTISED:
@@ -129,7 +130,9 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
                     graphs = build_graphs(model, precision, asked)
             else:
                 assert calibration is not None
-                graphs = _quantised_graphs(model, precision, asked, written, calibration, phases)
+                base = _unquantised_files(model, precision, asked, written, Path(scratch), phases)
+                with phases(f"quantising {precision}") as tick:
+                    graphs = quantise(base, precision, calibration, float_modules(model.config, asked.policy), tick)
             if precision != "int8":  # which TensorRT does not take
                 check_operators(graphs.encoder)
                 check_operators(graphs.decoder)
@@ -162,24 +165,23 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     return Exported(target, manifest, tuple(results), () if calibration is None else calibration.skipped)
 
 
-def _quantised_graphs(
+def _unquantised_files(
     model: SPD,
     precision: str,
     asked: GraphOptions,
     written: dict[str, GraphFiles],
-    calibration: CalibrationSet,
+    scratch: Path,
     phases: Phases,
-) -> GraphPair:
-    """The graphs of an 8-bit precision, from those of its base."""
-    with tempfile.TemporaryDirectory(prefix="spd-export.") as folder:
-        base = QUANTISED[precision]
-        if precision == "int8":
-            files = written[base]
-        else:
-            with phases(f"tracing {precision}"):
-                files = write_graphs(Path(folder), base, build_graphs(model, precision, asked))
-        with phases(f"quantising {precision}") as tick:
-            return quantise(files, precision, calibration, float_modules(model.config, asked.policy), tick)
+) -> GraphFiles:
+    """The graphs that those of an 8-bit precision are made from; float16's, unlike fp16's, have constant weights."""
+    base = QUANTISED[precision]
+    if precision == "int8":
+        return written[base]
+    files = GraphFiles.within(scratch, base)
+    if not files.encoder.exists():
+        with phases(f"tracing {base} to quantise"):
+            write_graphs(scratch, base, build_graphs(model, precision, asked))
+    return files
 
 
 def _verify(
@@ -199,7 +201,13 @@ def _verify(
         for precision in quantised:
             with phases(f"verifying {precision}") as tick:
                 trained = source.checkpoint is not None
-                results.append(verify_quantised(written[precision], rooms, reference, results[0].cases, trained, tick))
+                result = measure_quantised(written[precision], rooms, reference, max_points, trained, tick)
+            if not result.passed:
+                raise ParityError(
+                    f"{precision} graphs are too far from the float32 ones: {result.difference}; no bundle was written "
+                    f"(try other --images, or export without --precision {precision})"
+                )
+            results.append(result)
     reference.write(folder / GATE)
     write_json(folder / PARITY, {result.precision: result.as_dict() for result in results})
     return results

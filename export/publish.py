@@ -46,7 +46,7 @@ def write_graphs(folder: Path, precision: str, graphs: GraphPair) -> GraphFiles:
         ExportError: ONNX's own checker refuses a graph.
         OSError: a file cannot be written.
     """
-    files = GraphFiles(precision, folder / f"encoder.{precision}.onnx", folder / f"decoder.{precision}.onnx")
+    files = GraphFiles.within(folder, precision)
     for model, path in ((graphs.encoder, files.encoder), (graphs.decoder, files.decoder)):
         ir.save(model, path)
         try:

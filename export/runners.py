@@ -27,6 +27,11 @@ class GraphFiles:
     encoder: Path
     decoder: Path
 
+    @classmethod
+    def within(cls, folder: Path, precision: str) -> GraphFiles:
+        """The files that `export.publish.write_graphs` writes into a folder."""
+        return cls(precision, folder / f"encoder.{precision}.onnx", folder / f"decoder.{precision}.onnx")
+
 
 class Runner(ABC):
     """Something that computes a pair of graphs: images and points to depth [B, K]."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from spd.bundle.contract import BACKENDS, PRECISIONS
+from spd.bundle.contract import BACKENDS, PRECISIONS, QUANTISED
 from spd.commands.cli import Command, given_options, note, write_stdout
 from spd.commands.places import writable
 from spd.version import __version__
@@ -131,18 +132,28 @@ def _refuse_run_options(context: click.Context, printing: bool) -> None:
 def _kernels(bundle: Path, precision: str, points: int, compute: str, out: Path | None, picture: Path | None) -> None:
     from rich.console import Console
 
+    from engines.counts import BESIDE, counts_line
     from engines.profile.compiled import compile_bundle
     from engines.profile.kernel_report import show
     from spd.commands.progress import Phases
 
     if picture is not None:
         from engines.profile.kernel_picture import draw  # what it needs may be missing: known before anything compiles
-    report = compile_bundle(bundle, precision, points, Phases(Console(stderr=True)), compute)
+    if precision == "int8":
+        raise click.UsageError("int8 graphs are for CPUs; --kernels takes int8-fp16 or fp8")
+    phases = Phases(Console(stderr=True))
+    report = compile_bundle(bundle, precision, points, phases, compute)
+    document = report.as_dict()
+    beside = None
+    if precision in QUANTISED and BESIDE in report.bundle.manifest.precisions:
+        counted = compile_bundle(bundle, BESIDE, points, phases, compute).counts
+        beside = counts_line(precision, report.counts, counted)
+        document["beside"] = {BESIDE: [asdict(counts) for counts in counted]}
     if out is not None:
-        _write_json(out, report.as_dict())
+        _write_json(out, document)
     if picture is not None:
         _write_picture(picture, draw(report))
-    _print(partial(show, report), 160)
+    _print(partial(show, report, beside), 160)
 
 
 def _profile(

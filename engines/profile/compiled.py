@@ -12,13 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engines.counts import Counts
 from engines.kernels import Kernel
 from engines.profile.blocks import BLOCKS
 from engines.profile.cost import Cost, CostedGraph
 from engines.profile.predicted import DATA_SHEETS, LAUNCH_SECONDS, kernel_macs
 from engines.profile.tensorrt import layer_blocks
 from engines.progress import BuildState, watch
-from engines.rtx import DEFAULT_COMPUTE_CAPABILITY, CompiledGraph, compile_graph, rtx_compiler
+from engines.rtx import (
+    DEFAULT_COMPUTE_CAPABILITY,
+    FP8_ADVICE,
+    CompiledGraph,
+    check_fp8,
+    compile_graph,
+    rtx_compiler,
+)
 from spd.bundle import GRAPHS, Bundle, open_bundle
 from spd.commands.progress import Phases
 from spd.errors import InputError
@@ -142,6 +150,11 @@ class CompiledBundle:
     compute_capability: str
     graphs: tuple[GraphKernels, ...]
 
+    @property
+    def counts(self) -> tuple[Counts, ...]:
+        """Kernels and bytes of each graph."""
+        return tuple(Counts(graph.graph, graph.total.kernels, graph.total.bytes) for graph in self.graphs)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         manifest = self.bundle.manifest
@@ -169,7 +182,7 @@ def compile_bundle(
 
     Args:
         path: a bundle, or a folder that holds one.
-        precision: fp32, fp16 or bf16.
+        precision: any but int8, whose graphs are for CPUs.
         points: K.
         phases: is told what goes on.
         compute_capability: one of `engines.rtx.COMPUTE_CAPABILITIES`.
@@ -187,6 +200,7 @@ def compile_bundle(
         raise InputError(f"K = {points} is too large for {bundle.path}, which takes 1 to {limit} points a call")
     files = {graph: bundle.graph(graph, precision) for graph in GRAPHS}
     compiler = rtx_compiler(compute_capability)
+    check_fp8((precision,), (compute_capability,), FP8_ADVICE)
     exported = {graph: CostedGraph(file, graph, points) for graph, file in files.items()}
     tensors = bundle.manifest.contract
     graphs = []

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def show(report: CompiledBundle, console: Console) -> None:
-    """Print two tables for each graph, blocks and the largest kernels, one of predictions, and what to know of them."""
+def show(report: CompiledBundle, beside: str | None, console: Console) -> None:
+    """Print two tables for each graph, blocks and the largest kernels, one of predictions, and what to know of them.
+
+    `beside` compares the graphs with those of another precision.
+    """
     from rich.table import Table  # 60 ms that JSON does not need
 
     for graph in report.graphs:
@@ -51,13 +54,14 @@ def show(report: CompiledBundle, console: Console) -> None:
             highlight=False,
         )
     console.print(_predictions(report))
-    notes = (
+    notes: tuple[str, ...] = (
         "MB moved: what the kernels read and write, as if no cache held any of it. MB: weights and what enters or "
         "leaves the block.",
         f"Predicted: for each kernel the longest of a launch ({LAUNCH_SECONDS * 1e6:g} us), its bytes and its "
         "multiply-accumulates, at the rates of the data sheet.",
         f"The kernels are those for compute capability {report.compute_capability}; --compute takes another.",
     )
+    notes = notes if beside is None else (beside, *notes)
     console.print(*notes, sep="\n", soft_wrap=True, highlight=False)
 
 

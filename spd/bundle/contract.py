@@ -18,12 +18,15 @@ from spd.config import STRIDES, SPDConfig, check_size
 FLOATING = ("fp32", "fp16", "bf16")
 """Precisions without quantised products; fp32 is the reference and always there."""
 
-QUANTISED = {"int8": "fp32", "int8-fp16": "fp16"}
+QUANTISED = {"int8": "fp32", "int8-fp16": "fp16", "fp8": "fp16"}
 """Precisions whose products with weights have 8 bits, and the precision of all else in their graphs.
 
 int8 is for CPUs, whose fast instructions multiply unsigned by signed bytes: activations are uint8 around 128. int8-fp16
-is for TensorRT, which takes int8 around 0 only.
+is for TensorRT, which takes int8 around 0 only. fp8 (e4m3) is for TensorRT on GPUs of `FP8_CAPABILITY` or later.
 """
+
+FP8_CAPABILITY = (8, 9)
+"""The first compute capability that multiplies float8: GeForce RTX 40 and NVIDIA L4, then all later ones."""
 
 PRECISIONS = (*FLOATING, *QUANTISED)
 """Precisions a graph can be written in."""
@@ -41,7 +44,9 @@ processor time and 485 MB instead of 1.8 s and 300 MB with `tiny` at 480x640, an
 the latter.
 """
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32", "int8-fp16": "float16"}
+_FLOATING_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+DTYPES = _FLOATING_DTYPES | {precision: _FLOATING_DTYPES[base] for precision, base in QUANTISED.items()}
 """The dtype that `"graph"` stands for, per precision."""
 
 CONVENTIONS = {

@@ -19,6 +19,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARITY = "parity.json"
 GATE = "gate.npz"
+REPORT = "engines.json"
+"""What was found in a bundle's plans, by flavour and precision: layers, kernels, scratch memory and proof."""
 GRAPHS = ("encoder", "decoder")
 
 

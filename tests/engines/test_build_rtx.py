@@ -111,6 +111,19 @@ def test_options_that_do_not_go_together(bundle: Path, arguments: tuple[str, ...
     assert (bundle / "manifest.json").read_text() == before
 
 
+def test_fp8_is_refused_for_gpus_without_it_before_anything_is_built(bundle: Path) -> None:
+    document = json.loads((bundle / "manifest.json").read_text())
+    document["graphs"]["fp8"] = document["graphs"]["fp16"]
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    before = (bundle / "manifest.json").read_text()
+    for compute, without in (((), "8.0, 8.6"), (("--compute", "8.6,8.9"), "8.6")):
+        result = build(bundle, "--for", "rtx", "--precision", "fp8", "--no-verify", *compute)
+        assert result.exit_code == 1
+        assert f"fp8 needs compute capability 8.9 or later, not {without}; --compute 8.9,12.0" in result.stderr
+        assert "building" not in result.stderr
+    assert (bundle / "manifest.json").read_text() == before
+
+
 def test_nothing_to_prove(bundle: Path) -> None:
     result = build(bundle, "--prove", "--for", "rtx")
     assert result.exit_code == 1

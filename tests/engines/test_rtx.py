@@ -35,7 +35,7 @@ from engines.rtx import (
     compile_profiles,
     rtx_compiler,
 )
-from export.graphs import BF16_OPSET, GraphOptions, Limits, build_graphs
+from export.graphs import LEAST_OPSETS, GraphOptions, Limits, build_graphs
 from spd.bundle import GRAPHS, open_bundle
 from spd.bundle.contract import DTYPES, FLOATING, TensorSpec, contract
 from spd.bundle.plans import PlanProfile
@@ -115,7 +115,7 @@ def test_every_graph_compiles_in_its_precision(
 def test_tiny_compiles_too(tmp_path: Path, precision: str) -> None:
     """As above, for the other preset, whose tracing takes half a minute for each precision."""
     config, size = PRESETS["tiny"], (128, 160)
-    pair = build_graphs(seeded(config), precision, GraphOptions(*size, Limits(POINTS, 1), BF16_OPSET))
+    pair = build_graphs(seeded(config), precision, GraphOptions(*size, Limits(POINTS, 1), LEAST_OPSETS["bf16"]))
     tensors = contract(config, *size)
     for graph, inputs in (("encoder", tensors.encoder_inputs), ("decoder", tensors.decoder_inputs)):
         path = tmp_path / f"{graph}.onnx"

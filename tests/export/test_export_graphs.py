@@ -19,8 +19,8 @@ ROOTS = {
     "encoder": ("normalisation", "stem", "stages", "l3_self_attn", "neck", "l4_self_attn", "precompute", "shape"),
     "decoder": ("b1", "b2", "b3a", "b3b", "b5", "head", "shape"),
 }
-TSV_TYPES = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16"}
-RESULTS = {"DequantizeLinear": {"float32", "float16", "bfloat16"}, "QuantizeLinear": {"int8"}}
+TSV_TYPES = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP8": "float8_e4m3fn"}
+RESULTS = {"DequantizeLinear": {"float32", "float16", "bfloat16"}, "QuantizeLinear": {"int8", "float8_e4m3fn"}}
 """What an operator writes or is scaled by, where the parser's table names the types that it reads."""
 
 HALVES = ("float16", "bfloat16")

@@ -53,7 +53,10 @@ REFUSALS = [
     Refusal("name with a line break", (*SEED, "--name", "a\nb"), 1, "is not usable"),
     Refusal("empty name", (*SEED, "--name", ""), 1, "is not usable"),
     Refusal(
-        "photos without 8 bits", (*SEED, "--images", "{tmp}"), 2, "--images goes with --precision int8 or int8-fp16"
+        "photos without 8 bits",
+        (*SEED, "--images", "{tmp}"),
+        2,
+        "--images goes with --precision int8 or int8-fp16 or fp8",
     ),
     Refusal("no folder of photos", (*SEED, "--precision", "int8", "--images", "{tmp}/none"), 2, "none' does not exist"),
     Refusal("photos are a file", (*SEED, "--precision", "int8", "--images", "{tmp}/file"), 2, "is a file"),

@@ -42,7 +42,7 @@ class TensorRTBackend(Backend):
 
         Args:
             bundle: where the engines are.
-            precision: fp32, fp16, bf16 or int8-fp16; by default the first of `library.PREFERENCE` that has engines.
+            precision: any but int8; by default the first of `library.PREFERENCE` that has engines.
             notes: gets a line when something works, but not as it should.
             library: whose engines.
 

@@ -15,7 +15,7 @@ from spd.runtime.packages import import_tensorrt, import_tensorrt_rtx
 
 logger = logging.getLogger("spd")
 
-PREFERENCE = ("fp16", "bf16", "int8-fp16", "fp32")
+PREFERENCE = ("fp16", "bf16", "int8-fp16", "fp8", "fp32")
 """The precision that is taken by default is the first of these that has engines."""
 
 
@@ -74,8 +74,10 @@ def plan_records(bundle: Bundle, precision: str | None, library: Library = TENSO
     """The records of encoder and decoder in a precision, by default the first of `PREFERENCE` that has both.
 
     Raises:
-        BackendError: there are none.
+        BackendError: there are none, or can be none.
     """
+    if precision == "int8":
+        raise BackendError(f"{library.backend} cannot run int8: its graphs are for CPUs; take int8-fp16")
     engines = [record for record in bundle.manifest.engines if record.flavour == library.flavour]
     built = {
         wanted: {record.graph: record for record in engines if record.precision == wanted} for wanted in PREFERENCE
