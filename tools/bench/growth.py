@@ -17,7 +17,7 @@ from spd.errors import InputError
 from spd.runtime.backend import cache_nbytes
 from tools.bench.graphs import Wanted, prepare
 from tools.bench.growth_report import Growth, GrowthReport, Line
-from tools.bench.machine import load_average, pin
+from tools.bench.machine import OtherLoad, load_average, pin
 from tools.bench.macs import macs_of_file
 from tools.bench.measure import Candidate, Measured, Skipped, measure
 from tools.bench.rows import Row
@@ -87,7 +87,7 @@ def grow(options: Options, say: Say) -> GrowthReport:
     Raises:
         SPDError: the bundle cannot be used, or none can be made.
     """
-    load = load_average()
+    load, others = load_average(), OtherLoad()
     given = None if options.bundle is None else open_bundle(options.bundle)
     threads = pin(options.threads)
     context = _Context(options, threads, say, [])
@@ -99,8 +99,8 @@ def grow(options: Options, say: Say) -> GrowthReport:
     if given is None:
         parts.insert(1, _measure_sizes(context, list(bundles.values())))
     preset = options.preset if given is None else given.manifest.name
-    about = {"preset": preset, **about_run(options, threads, load)}
-    return GrowthReport(tuple(parts), tuple(context.skipped), about, notes(options, load, given))
+    about = {"preset": preset, **about_run(options, threads, load, others.share())}
+    return GrowthReport(tuple(parts), tuple(context.skipped), about, notes(options, about["machine"], given))
 
 
 def _open_bundles(context: _Context) -> dict[tuple[int, int], Bundle]:
