@@ -10,7 +10,7 @@ import pytest
 from bench_support import ABOUT, measured, report
 
 from tools.bench.measure import Skipped
-from tools.bench.report import number, spread_text
+from tools.bench.report import count_text, number, spread_text
 from tools.bench.rows import Row
 from tools.bench.spread import Spread
 
@@ -96,6 +96,11 @@ def test_markdown() -> None:
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
     assert spread_text(Spread(value, value, value, 1)) == f"{text} ({text}–{text})"
+
+
+def test_points_are_whole() -> None:
+    assert spread_text(Spread(88.4, 0.1, math.inf, 3), count_text) == "88 (0–never)"
+    assert count_text(5330.2) == "5,330"
 
 
 def test_rows_know_their_device() -> None:

@@ -145,6 +145,7 @@ def test_a_dense_network(dense: Path, backend: str) -> None:
     with torch.inference_mode():
         right = Small()(torch.from_numpy(image)).numpy()
     error = np.abs(found - right).max()
+    assert subject.kept_mb() is None, "nothing is asked of it later"
     assert error < 1e-5 if row.precision == "fp32" else 1e-5 < error < 0.05 * right.max()
 
 

@@ -35,10 +35,10 @@ DASHES: dict[str, Any] = {
     "spd": "-",
     "literal": "--",
     "dav2s": ":",
-    **{f"yolo26{scale}": (0, (7, 2, *(1, 2) * dots)) for dots, scale in enumerate("nsm", start=1)},
+    **{f"yolo26{scale}": (0, (6, 1.5, *(1, 1.5) * dots)) for dots, scale in enumerate("nsm", start=1)},
 }
-LABEL_DISTANCE = 0.08
-"""Least distance of two upright labels above a panel that is as wide as the figure, as a share of that."""
+LABEL_DISTANCE = 0.04
+"""Least distance of two upright labels above a panel, as a share of the figure's width."""
 RING: dict[str, Any] = {
     "markersize": 9,
     "markerfacecolor": "white",
@@ -70,10 +70,10 @@ def draw(document: Document) -> Figure:
         for name, curve in found.items():
             _draw_curve(axes, name, curve, last, colours[name])
         axes.set_ylim(axes.get_ylim())  # the labels above change nothing
-        _draw_crossings(axes, marks, colours, LABEL_DISTANCE * len(sizes) / 2)
+        _draw_crossings(axes, marks, colours, LABEL_DISTANCE * len(sizes))
     panels[0].set_ylabel("time to encode and decode K points [ms]")
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    made.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False)
+    made.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False, handlelength=4)
     return made
 
 
@@ -87,7 +87,7 @@ def curves(document: Document, size: str) -> Curves:
 
 
 def crossings(document: Document, size: str) -> list[tuple[str, float, float]]:
-    """Row, K and milliseconds where a dense network on the same runtime is faster from; not if at once or never.
+    """Row, K and milliseconds where a dense network on the same runtime gets faster; not if for one point or never.
 
     TensorRT, which has no dense network here, is held to that of ONNX Runtime on the GPU.
     """
@@ -100,7 +100,7 @@ def crossings(document: Document, size: str) -> list[tuple[str, float, float]]:
         backend = "onnxruntime-cuda" if sparse.runtime == "tensorrt" else sparse.backend
         for dense in [row for row in turns if row.network not in SPARSE and row.backend == backend]:
             k = break_evens(turns[sparse], turns[dense][ENCODE]).median
-            if 0 < k < math.inf:
+            if 1 <= k < math.inf:
                 found.append((str(sparse), k, curves(document, size)[str(dense)][ENCODE]))
     return sorted(found, key=lambda mark: mark[1])
 
@@ -160,11 +160,11 @@ def _draw_crossings(
     if marks:
         axes.plot([], [], "o", **RING, markeredgecolor="#555555", label="K from which the dense network is faster")
     to_share = axes.transScale + axes.transLimits
-    wanted = [float(to_share.transform((max(k, 1), ms))[0]) for _, k, ms in marks]
+    wanted = [float(to_share.transform((k, ms))[0]) for _, k, ms in marks]
     for (name, k, ms), at, label_at in zip(marks, wanted, spread(wanted, distance, 0, 1), strict=True):
         colour = colours[name]
-        axes.plot(max(k, 1), ms, "o", **RING, markeredgecolor=colour, clip_on=False)
-        axes.plot([max(k, 1)] * 2, [ms, axes.get_ylim()[1]], color=colour, linewidth=0.8)
+        axes.plot(k, ms, "o", **RING, markeredgecolor=colour, clip_on=False)
+        axes.plot([k, k], [ms, axes.get_ylim()[1]], color=colour, linewidth=0.8)
         axes.plot([at, label_at], [1, 1.04], transform=axes.transAxes, color=colour, linewidth=0.8, clip_on=False)
         axes.annotate(
             f"{k:,.0f}", (label_at, 1.05), xycoords="axes fraction", color=colour, ha="center", va="bottom", rotation=90

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,7 +113,9 @@ class Report:
         for size in self.sizes():
             if found := self.break_evens(*size):
                 parts.append("## K from which a dense network is faster, {}x{}".format(*size))
-                lines = [[name, *(spread_text(one) for one in by_row.values())] for name, by_row in found.items()]
+                lines = [
+                    [name, *(spread_text(one, count_text) for one in by_row.values())] for name, by_row in found.items()
+                ]
                 parts.append(table(["", *next(iter(found.values()))], lines, left=(0,)))
         parts += ["## How it was measured", "\n".join(f"- {line}" for line in FAULTS)]
         if self.skipped:
@@ -199,9 +201,15 @@ FAULTS = (
 """What could be wrong with the numbers, and what is done about it."""
 
 
-def spread_text(spread: Spread) -> str:
-    """A median and its percentiles to three digits, such as `612 (605–640)`."""
-    return f"{number(spread.median)} ({number(spread.p10)}–{number(spread.p90)})"
+def spread_text(spread: Spread, text: Callable[[float], str] | None = None) -> str:
+    """A median and its percentiles, such as `612 (605–640)`; numbers to three digits unless `text` writes them."""
+    text = text or number
+    return f"{text(spread.median)} ({text(spread.p10)}–{text(spread.p90)})"
+
+
+def count_text(value: float) -> str:
+    """A number of points: whole, `never` for an infinite one."""
+    return "never" if math.isinf(value) else f"{value:,.0f}"
 
 
 def number(value: float) -> str:

@@ -121,7 +121,8 @@ class OnnxRuntime(Subject):
             binding.bind_output(name, self._device if "decoder" in self._sessions else "cpu")
         session.run_with_iobinding(binding)
         self._cache = dict(zip(names, binding.get_outputs(), strict=True))
-        self.scene_mb = sum(value.tensor_size_in_bytes() for value in self._cache.values()) / 1e6
+        if "decoder" in self._sessions:
+            self.scene_mb = sum(value.tensor_size_in_bytes() for value in self._cache.values()) / 1e6
 
     def decode(self, count: int) -> NDArray[np.float32]:
         """As in `Subject`."""
