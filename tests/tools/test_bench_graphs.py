@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import tools.bench.graphs
+from spd.bundle import open_bundle
 from spd.config import PRESETS
 from spd.models import seeded
-from tools.bench.graphs import Wanted, prepare
+from tools.bench.graphs import CALIBRATION_IMAGES, Wanted, make_graphs, prepare
 from tools.bench.literal import LiteralDecoder, LiteralEncoder, flatten, unflatten
 from tools.bench.macs import macs_of, macs_of_file
-from tools.bench.subjects import dense_size
+from tools.bench.rows import Row
+from tools.bench.subject import Inputs
+from tools.bench.subjects import dense_size, make_subject
 from tools.bench.worker import WorkerError
 
 ATTO = PRESETS["atto"]
@@ -145,3 +149,22 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     said.clear()
     prepare([one for one in wanted if one.network != "literal"], tmp_path, 2, said.append)
     assert said == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_bundle_with_8_bits_for_timing(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "made"
+    make_graphs(Wanted("spd", ATTO, 128, 160, int8=True), folder)
+    manifest = open_bundle(folder).manifest
+    assert {"fp32", "int8"} <= {*manifest.precisions}
+    assert manifest.calibration is not None
+    assert manifest.calibration.images == CALIBRATION_IMAGES
+    image = np.random.default_rng(0).integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)
+    inputs = Inputs(image, np.array([[[10.0, 20.0], [90.0, 5.0]]], np.float32), threads=1)
+    depths = []
+    for backend in ("onnxruntime-cpu", "onnxruntime-cpu:int8"):
+        subject = make_subject(Row("spd", backend), folder, inputs)
+        subject.encode()
+        depths.append(subject.decode(2))
+    assert 0 < np.abs(depths[1] / depths[0] - 1).max() < 0.1

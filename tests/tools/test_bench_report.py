@@ -10,7 +10,7 @@ import pytest
 from bench_support import ABOUT, measured, report
 
 from tools.bench.measure import Skipped
-from tools.bench.report import count_text, number, spread_text
+from tools.bench.report import FAULTS, count_text, number, spread_text
 from tools.bench.rows import Row
 from tools.bench.spread import Spread
 
@@ -81,6 +81,7 @@ def test_markdown() -> None:
     assert "| T(256): best CPU path / dav2s/onnxruntime-cpu (it is spd/onnxruntime-cpu) | 480x640 | 0.837 (" in text
     assert "## K from which a dense network is faster, 480x640" in text
     assert "| dav2s/onnxruntime-cpu | 500 (500–500) | 158 (" in text
+    assert all(f"- {fault}" in text.partition("## How it was measured")[2] for fault in FAULTS)
     assert "taken by others meanwhile: 1.0% of the processor" in text
     assert "| spd/openvino | 480x640 | openvino \\| is missing |" in text
     assert "- a note" in text

@@ -20,7 +20,7 @@ from spd.config import PRESETS
 from spd.errors import BackendError, SPDError
 from spd.runtime.packages import import_openvino
 from tools.bench.dense import export_dense, make_yolo
-from tools.bench.growth import Batch, PublicScene
+from tools.bench.growth import PublicScene
 from tools.bench.rows import Row
 from tools.bench.subject import ENCODE, Inputs, Subject
 from tools.bench.subjects import DenseOpenVino, MatrixProduct, OnnxRuntime, dense_image, make_subject
@@ -98,7 +98,7 @@ def test_a_batch(exported: Path, expected: Any, inputs: Inputs) -> None:
     bundle = open_bundle(exported)
     files = {graph: bundle.graph(graph, "fp32") for graph in ("encoder", "decoder")}
     twice = Inputs(inputs.image.repeat(2, axis=0), inputs.points.repeat(2, axis=0), threads=1)
-    subject = Batch(files, twice)
+    subject = OnnxRuntime("onnxruntime-cpu", files, twice.image, twice)
     np.testing.assert_allclose(depth_of(subject), expected.repeat(2, axis=0), rtol=1e-4)
     assert subject.kept_mb() == pytest.approx(2 * 1.122048)
 

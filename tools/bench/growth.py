@@ -61,13 +61,6 @@ class PublicScene(Subject):
         return self._scene.depth(self._points[:count])[None]
 
 
-class Batch(OnnxRuntime):
-    """A bundle's graphs on several images at once; `spd.Model` takes one."""
-
-    def __init__(self, files: dict[str, Path], inputs: Inputs) -> None:
-        super().__init__("onnxruntime-cpu", files, inputs.image, inputs)
-
-
 @dataclass(frozen=True)
 class _Context:
     options: Options
@@ -161,7 +154,8 @@ def _measure_batches(context: _Context, bundle: Bundle) -> Growth:
         works = (ENCODE, POINTS)
         row = Row("spd", f"onnxruntime-cpu, B = {batch}")
         macs = _macs_by_work(bundle, works, batch)
-        found.append(Candidate(row, manifest.height, manifest.width, works, macs, Batch, (files, inputs), batch))
+        args = ("onnxruntime-cpu", files, inputs.image, inputs)  # `spd.Model` takes one image
+        found.append(Candidate(row, manifest.height, manifest.width, works, macs, OnnxRuntime, args, batch))
     lines = [_make_line(str(one.of.batch), one.of.batch, one, POINTS) for one in context.measure(found)]
     title = f"Batch, {manifest.height}x{manifest.width}, the graphs on ONNX Runtime's CPU provider, K = {POINTS} each"
     return Growth("batch", title, tuple(lines))
