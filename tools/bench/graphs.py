@@ -25,12 +25,12 @@ from tools.bench.worker import Worker, WorkerError
 ROOT = Path(__file__).parents[2]
 
 SOURCES = {
-    "spd": ("export/*.py", "spd/*.py", "spd/models/*.py"),
-    "literal": ("spd/*.py", "spd/models/*.py", "tools/bench/literal.py"),
+    "spd": ("export/*.py", "spd/*.py", "spd/bundle/*.py", "spd/models/*.py"),
+    "literal": ("spd/*.py", "spd/models/*.py", "tools/bench/literal.py", "tools/bench/tracing.py"),
 }
 """What decides about the graphs of a network."""
 
-DENSE_SOURCES = ("spd/baselines/*.py", "tools/bench/dense.py", "export/quantise.py")
+DENSE_SOURCES = ("spd/baselines/*.py", "tools/bench/dense.py", "tools/bench/tracing.py", "export/quantise.py")
 """The same for all dense networks."""
 
 AT_ONCE = 4
@@ -105,12 +105,13 @@ def prepare(
             for one in batch:
                 workers.append(Worker(make_graphs, one, one.folder(cache)))
             for one, worker in zip(batch, workers, strict=True):
+                outcome = "exported"
                 try:
                     worker.made()
                 except WorkerError as error:
-                    found[one] = error
+                    found[one], outcome = error, "could not export"
                 done += 1
-                say(f"exported {one.network}: {done} of {len(missing)} after {time.monotonic() - begin:.0f} s")
+                say(f"{outcome} {one.network}: {done} of {len(missing)} after {time.monotonic() - begin:.0f} s")
         finally:
             for worker in workers:
                 worker.close()
