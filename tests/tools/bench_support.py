@@ -19,11 +19,12 @@ from tools.bench.subject import ENCODE, Inputs, Subject, peak_mb
 
 ABOUT: dict[str, Any] = {
     "preset": "tiny",
+    "network": "tiny",
     "date": "2026-01-01 00:00 UTC",
     "command": "python -m tools.bench",
     "quick": False,
     "rounds": 3,
-    "machine": {"cpu": "a processor", "cores": 2, "threads": 2, "gpus": [], "load_before": 0.0},
+    "machine": {"cpu": "a processor", "cores": 2, "threads": 2, "gpus": [], "load_before": 0.0, "others": 0.01},
     "versions": {"python": "3.11"},
 }
 

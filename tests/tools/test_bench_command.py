@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tools.bench.__main__ import main
+from tools.bench.rows import ROWS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +37,10 @@ def test_it_measures_a_bundle(exported: Path, tmp_path: Path) -> None:
     skipped = {row["row"]: row["reason"] for row in document["skipped"]}
     assert {"spd/onnxruntime-cpu", "matmul/onnxruntime-cpu"} <= measured
     assert measured - {"matmul/onnxruntime-cpu", "matmul/onnxruntime-cuda"} | set(skipped) == {
-        "spd/onnxruntime-cpu", "spd/onnxruntime-cuda", "spd/tensorrt", "spd/openvino",
-    }  # fmt: skip
+        str(row) for row in ROWS if row.network == "spd"
+    }
     assert ("spd/openvino" in measured) == (importlib.util.find_spec("openvino") is not None)
+    assert skipped["spd/openvino:int8"] == "left out by --quick"
     assert all(skipped.values())
 
     # The exported atto takes 512 points a call, so K = 1024 is left out; its graphs are counted elsewhere.
@@ -48,12 +50,17 @@ def test_it_measures_a_bundle(exported: Path, tmp_path: Path) -> None:
     assert rows[256]["scene_mb"] == pytest.approx(1.122048)
     assert all(len(row["rounds_ms"]) == 2 and row["median_ms"] > 0 for row in rows.values())
     assert 30 < rows[1]["peak_mb"] <= rows[256]["peak_mb"] < 2000
-    share = document["ratios"]["encoder_share_of_matmul_rate"]["160x192"]
-    assert 0 < share["p10"] <= share["median"] <= share["p90"]
+    name = "encoder: spd/onnxruntime-cpu / its products at the matrix rate"
+    ratio = document["ratios"][name]["160x192"]
+    assert 0 < ratio["p10"] <= ratio["median"] <= ratio["p90"]
+    assert document["break_even_k"] == {"160x192": {}}, "no dense network was measured"
     assert document["machine"]["threads"] == 1
+    assert document["network"] == "atto"
+    others = document["machine"]["others"]
+    assert (others is None) == (not Path("/proc/stat").exists())
     assert "--quick, a first look: fewer rows and K, rounds: 2" in document["notes"]
 
-    assert "| encoder_share_of_matmul_rate | 160x192 |" in done.stdout
+    assert f"| {name} | 160x192 |" in done.stdout
     assert "loading spd/onnxruntime-cpu at 160x192" in done.stderr
     assert "round 2 of 2" in done.stderr
     with Image.open(picture) as image:
@@ -131,10 +138,13 @@ def test_refusals(arguments: list[str], code: int, message: str) -> None:
 def test_rows_of_which_none_can_run(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.bench.run.unavailable", lambda row: f"no {row.backend}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # put back afterwards
-    done = CliRunner().invoke(main, ["--bundle", str(exported), "--rows", "openvino", "--cache", str(tmp_path)])
+    done = CliRunner().invoke(
+        main, ["--bundle", str(exported), "--rows", "[!y]*/openvino:bf16", "--cache", str(tmp_path)]
+    )
     assert done.exit_code == 1
     assert done.stderr == (
-        "Error: none of the rows can run here: spd/openvino: no openvino; dav2s/openvino: no openvino\n"
+        "Error: none of the rows can run here: spd/openvino:bf16: no openvino:bf16; dav2s/openvino:bf16: "
+        "no openvino:bf16\n"
     )
 
 

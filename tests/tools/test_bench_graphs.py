@@ -5,28 +5,40 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import tools.bench.graphs
+from spd.bundle import open_bundle
 from spd.config import PRESETS
 from spd.models import seeded
-from tools.bench.graphs import Wanted, prepare
+from tools.bench.graphs import CALIBRATION_IMAGES, Wanted, make_graphs, prepare
 from tools.bench.literal import LiteralDecoder, LiteralEncoder, flatten, unflatten
 from tools.bench.macs import macs_of, macs_of_file
-from tools.bench.subjects import dense_size
+from tools.bench.rows import Row
+from tools.bench.subject import Inputs
+from tools.bench.subjects import dense_size, make_subject
 from tools.bench.worker import WorkerError
 
 ATTO = PRESETS["atto"]
 
 
 @pytest.mark.parametrize(
-    ("size", "dense"), [((480, 640), (476, 644)), ((256, 320), (252, 322)), ((32, 32), (28, 28)), ((5, 5), (14, 14))]
+    ("network", "size", "dense"),
+    [
+        ("dav2s", (480, 640), (476, 644)),
+        ("dav2s", (256, 320), (252, 322)),
+        ("dav2s", (32, 32), (28, 28)),
+        ("dav2s", (5, 5), (14, 14)),
+        ("yolo26n", (480, 640), (480, 640)),
+        ("yolo26m", (5, 50), (32, 64)),
+    ],
 )
-def test_the_dense_networks_size(size: tuple[int, int], dense: tuple[int, int]) -> None:
-    assert dense_size(*size) == dense
+def test_the_dense_networks_size(network: str, size: tuple[int, int], dense: tuple[int, int]) -> None:
+    assert dense_size(network, *size) == dense
 
 
 def convolutions(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
@@ -89,6 +101,7 @@ def test_graphs_are_made_again_when_their_sources_change(tmp_path: Path, monkeyp
     other = dataclasses.replace(ATTO, r_max=5.0)
     assert Wanted("spd", other, 160, 192).folder(tmp_path).parent.name == "spd-custom-160x192"
     assert Wanted("dav2s", other, 160, 192).folder(tmp_path) == Wanted("dav2s", ATTO, 160, 192).folder(tmp_path)
+    assert Wanted("spd", ATTO, 160, 192, int8=True).folder(tmp_path).parent.name == "spd-atto-160x192-int8"
     source.write_text("a = 2")
     assert wanted.folder(tmp_path).name != before.name
     assert wanted.folder(tmp_path).parent == before.parent
@@ -119,7 +132,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     wanted = [Wanted(network, ATTO, 160, side) for side in (192, 224) for network in ("spd", "literal", "dav2s", "spd")]
     found = prepare(wanted, tmp_path, 2, said.append)
-    assert len(found) == len(said) == 6
+    assert len(found) == 6
     assert Made.most == 2
     assert Made.running == 0
     for one, folder in found.items():
@@ -130,6 +143,28 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
             assert folder.is_dir()
     assert "exporting spd for 160x192" in said[0]
     assert "untrained" in said[0]
+    done = [text.partition(" after")[0] for text in said if " of 6 after " in text]
+    assert done[:2] == ["exported spd: 1 of 6", "could not export literal: 2 of 6"]
+    assert len(done) == len(said) - len(done) == 6
     said.clear()
     prepare([one for one in wanted if one.network != "literal"], tmp_path, 2, said.append)
     assert said == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_bundle_with_8_bits_for_timing(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "made"
+    make_graphs(Wanted("spd", ATTO, 128, 160, int8=True), folder)
+    manifest = open_bundle(folder).manifest
+    assert {"fp32", "int8"} <= {*manifest.precisions}
+    assert manifest.calibration is not None
+    assert manifest.calibration.images == CALIBRATION_IMAGES
+    image = np.random.default_rng(0).integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)
+    inputs = Inputs(image, np.array([[[10.0, 20.0], [90.0, 5.0]]], np.float32), threads=1)
+    depths = []
+    for backend in ("onnxruntime-cpu", "onnxruntime-cpu:int8"):
+        subject = make_subject(Row("spd", backend), folder, inputs)
+        subject.encode()
+        depths.append(subject.decode(2))
+    assert 0 < np.abs(depths[1] / depths[0] - 1).max() < 0.1

@@ -16,7 +16,8 @@ from PIL import Image
 from plot_support import cut_off, overlaps
 
 from tools.bench.measure import Measured
-from tools.bench.plot import break_evens, draw, main, spread, times_at
+from tools.bench.plot import crossings, draw, main, spread, times_at
+from tools.bench.rows import ROWS
 
 SPD = measured("spd/onnxruntime-cpu", [100.0, 110.0, 90.0], {1: [1.0] * 3, 256: [25.6] * 3, 1024: [102.4] * 3})
 LITERAL = measured("literal/onnxruntime-cpu", [100.0] * 3, {1: [2.0] * 3, 256: [80.0] * 3, 1024: [320.0] * 3})
@@ -47,16 +48,19 @@ def test_curves_are_linear_in_k_also_beyond_the_last() -> None:
 
 def test_break_evens_by_hand() -> None:
     # The medians cost 100 + 0.1 K and 100 + 80 / 256 K; the rounds pair 100 with 150, 110 with 160, 90 with 140.
-    found = break_evens(document(LIMIT, SPD, LITERAL, DENSE), "480x640")
-    assert found["spd/onnxruntime-cpu"] == (pytest.approx(500), 150)
-    assert found["literal/onnxruntime-cpu"] == (pytest.approx(2 + 254 * 48 / 78 - 1, rel=0.01), 150)
+    other = measured("dav2s/openvino", [120.0] * 3)
+    found = crossings(document(LIMIT, SPD, LITERAL, DENSE, other), "480x640")
+    assert found == [
+        ("literal/onnxruntime-cpu", pytest.approx(2 + 254 * 48 / 78 - 1, rel=0.01), 150),
+        ("spd/onnxruntime-cpu", pytest.approx(500), 150),
+    ], "in the order of K, against dense networks on the same runtime"
 
 
 def test_no_break_even_at_once_or_never() -> None:
     slow = measured("spd/onnxruntime-cpu", [100.0], {1: [1.0]})
-    assert break_evens(document(slow, measured("dav2s/onnxruntime-cpu", [50.0])), "480x640") == {}
+    assert crossings(document(slow, measured("dav2s/onnxruntime-cpu", [50.0])), "480x640") == []
     free = measured("spd/onnxruntime-cpu", [100.0], {1: [1.0], 2: [1.0]})
-    assert break_evens(document(free, measured("dav2s/onnxruntime-cpu", [500.0])), "480x640") == {}
+    assert crossings(document(free, measured("dav2s/onnxruntime-cpu", [500.0])), "480x640") == []
 
 
 def test_a_panel_for_each_size_with_its_curves_and_break_even() -> None:
@@ -105,6 +109,23 @@ def test_break_evens_that_nearly_coincide_have_labels_apart(count: int) -> None:
     rows.append(measured("spd/openvino", [100.0] * 3, {1: [0.1] * 3, 1024: [102.4] * 3}))
     made = draw(document(*rows))
     assert sorted(text.get_text() for text in made.axes[0].texts) == sorted([str(count), "500"])
+    assert overlaps(made) == []
+    assert cut_off(made) == []
+
+
+def test_all_rows_in_one_picture() -> None:
+    rows = []
+    for i, row in enumerate(row for row in ROWS if not row.on_gpu):
+        for height, size in ((0.5, (256, 320)), (1.0, (480, 640))):
+            dense = row.network not in ("spd", "literal")
+            encode = height * (100.0 + 7 * i + 60 * dense)
+            rows.append(measured(str(row), [encode] * 3, {} if dense else {1: [1.0] * 3, 1024: [90.0 + i] * 3}, size))
+    made = draw(document(*rows))
+    for axes in made.axes:
+        curves = [line for line in axes.lines if line.get_label().startswith(("SPD", "Depth", "YOLO"))]
+        looks = {(line.get_color(), str(line._dash_pattern), line.get_linestyle()) for line in curves}
+        assert len(looks) == len(curves) == len(rows) / 2
+        assert len(axes.texts) == len(rings(axes)) > 10
     assert overlaps(made) == []
     assert cut_off(made) == []
 

@@ -10,7 +10,7 @@ import pytest
 from bench_support import ABOUT, measured, report
 
 from tools.bench.measure import Skipped
-from tools.bench.report import number, spread_text
+from tools.bench.report import FAULTS, count_text, number, spread_text
 from tools.bench.rows import Row
 from tools.bench.spread import Spread
 
@@ -21,12 +21,14 @@ LIMIT = measured("matmul/onnxruntime-cpu", [50.0] * 3)
 SKIPPED = Skipped("spd/openvino", "480x640", "openvino | is missing")
 
 RESULTS = (
-    "encoder_over_openvino", "encoder_share_of_matmul_rate", "literal_over_deployed_k1024", "slope_over_matmul_limit",
-    "total_k256_over_dav2s", "break_even_k",
-)  # fmt: skip
+    "encoder: spd/onnxruntime-cpu / its products at the matrix rate",
+    "a point more, K = 256 to 1024: best CPU path / its products at the matrix rate",
+    "decoder, K = 1024: spd/onnxruntime-cpu / literal/onnxruntime-cpu",
+    "T(256): spd/onnxruntime-cpu / dav2s/onnxruntime-cpu",
+)
 ROW = {
     "name": str, "backend": str, "size": str, "part": str, "K": int, "median_ms": float, "p10_ms": float,
-    "p90_ms": float, "gmac": float, "peak_mb": float, "scene_mb": float, "rounds_ms": list,
+    "precision": str, "p90_ms": float, "gmac": float, "peak_mb": float, "scene_mb": float, "rounds_ms": list,
 }  # fmt: skip
 
 
@@ -38,10 +40,10 @@ def document() -> dict[str, Any]:
 
 def test_json_has_what_was_promised() -> None:
     loaded = document()
-    assert (loaded["format"], loaded["format_version"]) == ("spd-bench", 1)
+    assert (loaded["format"], loaded["format_version"]) == ("spd-bench", 2)
     assert {"machine", "versions", "date", "command", "notes", "skipped"} <= loaded.keys()
     for name in RESULTS:
-        assert {"median", "p10", "p90", "text", "meaning"} <= loaded["ratios"][name]["480x640"].keys()
+        assert {"median", "p10", "p90", "text", "wanted", "above"} <= loaded["ratios"][name]["480x640"].keys()
     for row in loaded["rows"]:
         for key, kind in ROW.items():
             assert isinstance(row[key], kind), (key, row)
@@ -65,15 +67,22 @@ def test_rows_by_hand() -> None:
 
 def test_never_is_null_in_json() -> None:
     free = measured("spd/onnxruntime-cpu", [100.0], {1: [1.0], 256: [1.0]})
-    found = report(free, measured("dav2s/onnxruntime-cpu", [500.0])).as_dict()["ratios"]["break_even_k"]["480x640"]
+    made = report(free, measured("dav2s/onnxruntime-cpu", [500.0])).as_dict()["break_even_k"]["480x640"]
+    found = made["dav2s/onnxruntime-cpu"]["spd/onnxruntime-cpu"]
     assert (found["median"], found["text"]) == (None, "never (never–never)")
     json.dumps(found, allow_nan=False)
 
 
 def test_markdown() -> None:
-    text = report(LIMIT, SPD, DENSE, skipped=(SKIPPED,), notes=("a note",)).markdown()
+    text = report(LIMIT, SPD, LITERAL, DENSE, skipped=(SKIPPED,), notes=("a note",)).markdown()
     assert "| spd/onnxruntime-cpu | 480x640 | 100 (92.0–108) | 101 (93.0–109) | 126 (118–134) |" in text
-    assert "| break_even_k | 480x640 | 500 (500–500) |" in text
+    encoder = "encoder: spd/onnxruntime-cpu / its products at the matrix rate"
+    assert f"| {encoder} | 480x640 | 2.00 (1.84–2.16) | at most 1.25: missed |" in text
+    assert "| T(256): best CPU path / dav2s/onnxruntime-cpu (it is spd/onnxruntime-cpu) | 480x640 | 0.837 (" in text
+    assert "## K from which a dense network is faster, 480x640" in text
+    assert "| dav2s/onnxruntime-cpu | 500 (500–500) | 158 (" in text
+    assert all(f"- {fault}" in text.partition("## How it was measured")[2] for fault in FAULTS)
+    assert "taken by others meanwhile: 1.0% of the processor" in text
     assert "| spd/openvino | 480x640 | openvino \\| is missing |" in text
     assert "- a note" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -88,6 +97,11 @@ def test_markdown() -> None:
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
     assert spread_text(Spread(value, value, value, 1)) == f"{text} ({text}–{text})"
+
+
+def test_points_are_whole() -> None:
+    assert spread_text(Spread(88.4, 0.1, math.inf, 3), count_text) == "88 (0–never)"
+    assert count_text(5330.2) == "5,330"
 
 
 def test_rows_know_their_device() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,16 @@ from tools.bench.worker import Worker, WorkerError
 
 @pytest.mark.parametrize(
     ("patterns", "count"),
-    [((), 12), (("spd/*",), 4), (("openvino",), 2), (("dav2s", "spd/openvino"), 4), (("literal/torch*",), 4)],
+    [
+        ((), 27),
+        (("spd/*",), 8),
+        (("spd/openvino",), 1),
+        (("openvino",), 13),
+        ((":int8-bf16",), 1),
+        (("dav2s", "spd/openvino*"), 9),
+        (("yolo26?/openvino:bf16",), 3),
+        (("literal/torch*",), 4),
+    ],
 )
 def test_patterns(patterns: tuple[str, ...], count: int) -> None:
     found = matching(patterns)
@@ -35,10 +45,41 @@ def test_a_pattern_that_names_nothing() -> None:
         matching(("spd/*", "spd/onx"))
 
 
-def test_quick_leaves_out_torch_alone() -> None:
-    assert {row.backend for row in ROWS if left_out_by_quick(row)} == {
-        "torch", "torch-compile", "torch-cuda", "torch-compile-cuda",
+def test_quick_leaves_out_torch_8_bits_and_most_of_yolo() -> None:
+    assert {str(row) for row in ROWS if not left_out_by_quick(row) and not row.on_gpu} == {
+        "spd/onnxruntime-cpu", "spd/openvino", "spd/openvino:bf16", "literal/onnxruntime-cpu", "dav2s/onnxruntime-cpu",
+        "dav2s/openvino", "dav2s/openvino:bf16", "yolo26n/onnxruntime-cpu", "yolo26n/openvino", "yolo26n/openvino:bf16",
     }  # fmt: skip
+
+
+def test_a_backend_has_a_precision() -> None:
+    row = Row("spd", "openvino:int8-bf16")
+    assert (str(row), row.runtime, row.precision) == ("spd/openvino:int8-bf16", "openvino", "int8-bf16")
+    assert row.eight_bits
+    assert not row.on_gpu
+    assert (Row("spd", "tensorrt").precision, Row("spd", "tensorrt").on_gpu) == ("fp32", True)
+
+
+@pytest.mark.parametrize(
+    ("installed", "reason"),
+    [
+        (None, "needs ultralytics 8.4.190 or later, which you install yourself (it is under the AGPL-3.0): "
+               "pip install ultralytics"),
+        ("8.4.99", "needs ultralytics 8.4.190 or later, which you install yourself (it is under the AGPL-3.0); "
+                   "found 8.4.99"),
+        ("8.4.190", None), ("8.10.0", None), ("9.0.0rc1", None),
+    ],
+)  # fmt: skip
+def test_yolo_needs_what_the_user_installs(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None, reason: str | None
+) -> None:
+    def version(name: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(tools.bench.rows, "version", version)
+    assert unavailable(Row("yolo26n", "onnxruntime-cpu")) == reason
 
 
 def test_what_is_not_installed_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ Examples:
   python -m tools.bench --json bench.json --plot bench.png
   python -m tools.bench --quick
   python -m tools.bench --bundle engines/tiny-480x640 --rows 'spd/*' --rows dav2s
+  python -m tools.bench --preset atto --rows 'spd/*:int8' --rows yolo26n
   python -m tools.bench --growth
 
 Markdown goes to standard output, progress to standard error. Ratios, with their spread over the rounds, are the result;
@@ -65,7 +66,10 @@ class Sizes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
     help="Keeps what was exported.",
 )  # fmt: skip
 def main(json_path: Path | None, plot_path: Path | None, growth: bool, **arguments: Any) -> None:
-    """Time SPD on the runtimes that work here, its literal form, and Depth Anything V2 Small, in turns."""
+    """Time SPD on the runtimes and in the precisions that work here, its literal form, and dense networks, in turns.
+
+    Those are Depth Anything V2 Small, and YOLO26-depth where you installed ultralytics.
+    """
     if arguments["bundle"] is not None and (arguments["preset"] is not None or arguments["sizes"] is not None):
         raise click.UsageError("--bundle has its own network and size: leave out --preset and --sizes")
     if growth and (plot_path is not None or arguments["patterns"]):

@@ -17,7 +17,7 @@ from spd.errors import InputError
 from spd.runtime.backend import cache_nbytes
 from tools.bench.graphs import Wanted, prepare
 from tools.bench.growth_report import Growth, GrowthReport, Line
-from tools.bench.machine import load_average, pin
+from tools.bench.machine import OtherLoad, load_average, pin
 from tools.bench.macs import macs_of_file
 from tools.bench.measure import Candidate, Measured, Skipped, measure
 from tools.bench.rows import Row
@@ -61,13 +61,6 @@ class PublicScene(Subject):
         return self._scene.depth(self._points[:count])[None]
 
 
-class Batch(OnnxRuntime):
-    """A bundle's graphs on several images at once; `spd.Model` takes one."""
-
-    def __init__(self, files: dict[str, Path], inputs: Inputs) -> None:
-        super().__init__("onnxruntime-cpu", files, inputs.image, inputs)
-
-
 @dataclass(frozen=True)
 class _Context:
     options: Options
@@ -87,7 +80,7 @@ def grow(options: Options, say: Say) -> GrowthReport:
     Raises:
         SPDError: the bundle cannot be used, or none can be made.
     """
-    load = load_average()
+    load, others = load_average(), OtherLoad()
     given = None if options.bundle is None else open_bundle(options.bundle)
     threads = pin(options.threads)
     context = _Context(options, threads, say, [])
@@ -99,8 +92,8 @@ def grow(options: Options, say: Say) -> GrowthReport:
     if given is None:
         parts.insert(1, _measure_sizes(context, list(bundles.values())))
     preset = options.preset if given is None else given.manifest.name
-    about = {"preset": preset, **about_run(options, threads, load)}
-    return GrowthReport(tuple(parts), tuple(context.skipped), about, notes(options, load, given))
+    about = {"preset": preset, **about_run(options, threads, load, others.share())}
+    return GrowthReport(tuple(parts), tuple(context.skipped), about, notes(options, about["machine"], given))
 
 
 def _open_bundles(context: _Context) -> dict[tuple[int, int], Bundle]:
@@ -161,7 +154,8 @@ def _measure_batches(context: _Context, bundle: Bundle) -> Growth:
         works = (ENCODE, POINTS)
         row = Row("spd", f"onnxruntime-cpu, B = {batch}")
         macs = _macs_by_work(bundle, works, batch)
-        found.append(Candidate(row, manifest.height, manifest.width, works, macs, Batch, (files, inputs), batch))
+        args = ("onnxruntime-cpu", files, inputs.image, inputs)  # `spd.Model` takes one image
+        found.append(Candidate(row, manifest.height, manifest.width, works, macs, OnnxRuntime, args, batch))
     lines = [_make_line(str(one.of.batch), one.of.batch, one, POINTS) for one in context.measure(found)]
     title = f"Batch, {manifest.height}x{manifest.width}, the graphs on ONNX Runtime's CPU provider, K = {POINTS} each"
     return Growth("batch", title, tuple(lines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from export.graphs import DEFAULT_OPSET
 from spd.config import SPDConfig
 from spd.models import SPD, Cache, seeded
+from tools.bench.tracing import write_onnx
 
 MAX_POINTS = 1 << 20
 
@@ -63,35 +62,13 @@ class LiteralDecoder(nn.Module):
 def export_literal(config: SPDConfig, height: int, width: int, folder: Path) -> None:
     """Write both graphs of the untrained network for images of height x width pixels; K is dynamic, B is 1."""
     model = seeded(config)
-    encoder, decoder = LiteralEncoder(model).eval(), LiteralDecoder(model, height, width).eval()
+    encoder, decoder = LiteralEncoder(model), LiteralDecoder(model, height, width)
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     with torch.no_grad():
         cache = tuple(tensor.contiguous() for tensor in encoder(image))
     names = [f"cache_{i}" for i in range(len(cache))]
     points = torch.tensor([[[0.5, 0.5], [width / 2, height / 2], [1.5, 1.5]]])
     any_points = {1: torch.export.Dim("K", min=1, max=MAX_POINTS)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own deprecations
-        program = torch.onnx.export(
-            encoder,
-            (image,),
-            dynamo=True,
-            opset_version=DEFAULT_OPSET,
-            input_names=["image"],
-            output_names=names,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(folder / "encoder.onnx")
-        program = torch.onnx.export(
-            decoder,
-            (*cache, points),
-            dynamo=True,
-            opset_version=DEFAULT_OPSET,
-            input_names=[*names, "points"],
-            output_names=["depth"],
-            dynamic_shapes=((*({} for _ in cache), any_points),),
-            verbose=False,
-        )
-        assert program is not None
-        program.save(folder / "decoder.onnx")
+    write_onnx(encoder, (image,), folder / "encoder.onnx", ["image"], names)
+    shapes = ((*({} for _ in cache), any_points),)
+    write_onnx(decoder, (*cache, points), folder / "decoder.onnx", [*names, "points"], ["depth"], shapes)

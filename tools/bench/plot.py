@@ -6,6 +6,7 @@ It is drawn from what `--json` writes: `python -m tools.bench.plot docs/bench.js
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ from spd.commands.cli import Command
 from spd.commands.places import writable
 from spd.files import write_atomically
 from spd.utils.plots import COLOURS, figure, grouped_numbers, open_frame, write_png
-from tools.bench.ratios import PAIRS
-from tools.bench.rows import NETWORKS
+from tools.bench.ratios import break_evens
+from tools.bench.rows import NETWORKS, SPARSE, Row
+from tools.bench.subject import ENCODE
 
-HEIGHT = 5.2
-"""Inches."""
+HEIGHT = 5.0
+"""Inches of a figure without its legend."""
+LINE_HEIGHT = 0.18
+"""Inches of a line of the legend."""
 STEPS = 200
 """Places of a curve: what is linear in K is bent on logarithmic axes."""
-DASHES = {"spd": "-", "literal": "--", "dav2s": ":"}
-LABEL_DISTANCE = 0.16
-"""Least distance of two labels above a panel, as a share of its width; `5,330` takes 0.12."""
+DASHES: dict[str, Any] = {
+    "spd": "-",
+    "literal": "--",
+    "dav2s": ":",
+    **{f"yolo26{scale}": (0, (6, 1.5, *(1, 1.5) * dots)) for dots, scale in enumerate("nsm", start=1)},
+}
+LABEL_DISTANCE = 0.04
+"""Least distance of two upright labels above a panel, as a share of the figure's width."""
 RING: dict[str, Any] = {
     "markersize": 9,
     "markerfacecolor": "white",
@@ -43,24 +52,28 @@ Curves = dict[str, dict[int, float]]
 
 
 def draw(document: Document) -> Figure:
-    """Draw a benchmark, `Report.as_dict()`, with at least one row that is not the machine's limit."""
+    """Draw a benchmark, `Report.as_dict()`, with at least one row that is not the machine's limit.
+
+    Colours stand for runtimes and their precisions, dashes for networks.
+    """
     sizes = list(dict.fromkeys(row["size"] for row in document["rows"] if row["name"] != "matmul"))
     by_size = {size: curves(document, size) for size in sizes}
     names = list(dict.fromkeys(name for found in by_size.values() for name in found))
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-    made, panels = figure(HEIGHT, columns=len(sizes))
+    backends = list(dict.fromkeys(name.partition("/")[2] for name in names))
+    colours = {name: COLOURS[backends.index(name.partition("/")[2]) % len(COLOURS)] for name in names}
+    made, panels = figure(HEIGHT + LINE_HEIGHT * (len(names) / 2 + 1), columns=len(sizes))
     for axes, (size, found) in zip(panels, by_size.items(), strict=True):
-        marks = break_evens(document, size)
-        axes.set_title(f"{document['preset']}, {size.replace('x', ' x ')} pixels", pad=36, parse_math=False)
-        last = 1.2 * max([4.0, *(k for k, _ in marks.values()), *(max(curve) for curve in found.values())])
+        marks = crossings(document, size)
+        axes.set_title(f"{document['preset']}, {size.replace('x', ' x ')} pixels", pad=52, parse_math=False)
+        last = 1.2 * max([4.0, *(k for _, k, _ in marks), *(max(curve) for curve in found.values())])
         _set_axes(axes, last)
         for name, curve in found.items():
             _draw_curve(axes, name, curve, last, colours[name])
         axes.set_ylim(axes.get_ylim())  # the labels above change nothing
-        _draw_break_evens(axes, marks, colours)
+        _draw_crossings(axes, marks, colours, LABEL_DISTANCE * len(sizes))
     panels[0].set_ylabel("time to encode and decode K points [ms]")
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    made.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False)
+    made.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False, handlelength=4)
     return made
 
 
@@ -73,14 +86,23 @@ def curves(document: Document, size: str) -> Curves:
     return found
 
 
-def break_evens(document: Document, size: str) -> dict[str, tuple[float, float]]:
-    """K from which the dense network is faster and its milliseconds, by row; not where that is at once or never."""
-    times, found = curves(document, size), {}
-    for ending, (sparse, dense) in PAIRS.items():
-        ratio = document["ratios"].get(f"break_even_k{ending}", {}).get(size, {})
-        if ratio.get("median"):
-            found[str(sparse)] = ratio["median"], times[str(dense)][0]
-    return found
+def crossings(document: Document, size: str) -> list[tuple[str, float, float]]:
+    """Row, K and milliseconds where a dense network on the same runtime gets faster; not if for one point or never.
+
+    TensorRT, which has no dense network here, is held to that of ONNX Runtime on the GPU.
+    """
+    turns: dict[Row, dict[int, list[float]]] = {}
+    for row in document["rows"]:
+        if row["size"] == size and row["part"] in ("encode", "dense", "decode"):
+            turns.setdefault(Row(row["name"], row["backend"]), {})[row["K"]] = row["rounds_ms"]
+    found = []
+    for sparse in [row for row in turns if row.network in SPARSE]:
+        backend = "onnxruntime-cuda" if sparse.runtime == "tensorrt" else sparse.backend
+        for dense in [row for row in turns if row.network not in SPARSE and row.backend == backend]:
+            k = break_evens(turns[sparse], turns[dense][ENCODE]).median
+            if 1 <= k < math.inf:
+                found.append((str(sparse), k, curves(document, size)[str(dense)][ENCODE]))
+    return sorted(found, key=lambda mark: mark[1])
 
 
 def times_at(curve: dict[int, float], counts: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -125,25 +147,28 @@ def _draw_curve(axes: Axes, name: str, curve: dict[int, float], last: float, col
     measured = [count for count in curve if count]
     end = max(measured, default=last)
     counts = np.geomspace(min(measured, default=1), end, STEPS)
-    axes.plot(counts, times_at(curve, counts), style, color=colour, label=label)
+    axes.plot(counts, times_at(curve, counts), linestyle=style, color=colour, label=label)
     axes.plot(measured, [curve[count] for count in measured], "o", color=colour, markersize=4)
     beyond = np.geomspace(end, last, STEPS)
-    axes.plot(beyond, times_at(curve, beyond), style, color=colour, linewidth=0.7)
+    axes.plot(beyond, times_at(curve, beyond), linestyle=style, color=colour, linewidth=0.7)
 
 
-def _draw_break_evens(axes: Axes, marks: dict[str, tuple[float, float]], colours: dict[str, str]) -> None:
-    """Draw a ring at each break-even, with a line from it to its K above the panel."""
+def _draw_crossings(
+    axes: Axes, marks: list[tuple[str, float, float]], colours: dict[str, str], distance: float
+) -> None:
+    """Draw a ring where a dense network gets faster, with a line from it to its K above the panel."""
     if marks:
         axes.plot([], [], "o", **RING, markeredgecolor="#555555", label="K from which the dense network is faster")
-    marks = dict(sorted(marks.items(), key=lambda mark: mark[1][0]))
     to_share = axes.transScale + axes.transLimits
-    wanted = [float(to_share.transform((max(k, 1), ms))[0]) for k, ms in marks.values()]
-    for (name, (k, ms)), at, label_at in zip(marks.items(), wanted, spread(wanted, LABEL_DISTANCE, 0, 1), strict=True):
+    wanted = [float(to_share.transform((k, ms))[0]) for _, k, ms in marks]
+    for (name, k, ms), at, label_at in zip(marks, wanted, spread(wanted, distance, 0, 1), strict=True):
         colour = colours[name]
-        axes.plot(max(k, 1), ms, "o", **RING, markeredgecolor=colour, clip_on=False)
-        axes.plot([max(k, 1)] * 2, [ms, axes.get_ylim()[1]], color=colour, linewidth=0.8)
+        axes.plot(k, ms, "o", **RING, markeredgecolor=colour, clip_on=False)
+        axes.plot([k, k], [ms, axes.get_ylim()[1]], color=colour, linewidth=0.8)
         axes.plot([at, label_at], [1, 1.04], transform=axes.transAxes, color=colour, linewidth=0.8, clip_on=False)
-        axes.annotate(f"{k:,.0f}", (label_at, 1.05), xycoords="axes fraction", color=colour, ha="center", va="bottom")
+        axes.annotate(
+            f"{k:,.0f}", (label_at, 1.05), xycoords="axes fraction", color=colour, ha="center", va="bottom", rotation=90
+        )
 
 
 @click.command(cls=Command)

@@ -9,16 +9,17 @@ from typing import Any
 
 from engines.profile.run import inputs as make_inputs
 from spd.bundle import Bundle, open_bundle
-from spd.config import PRESETS, SPDConfig
+from spd.config import PRESETS, SPDConfig, preset_name
 from spd.errors import InputError
 from tools.bench.graphs import Wanted, prepare
-from tools.bench.machine import BUSY, describe, load_average, now, pin, versions
+from tools.bench.machine import BUSY, DISTURBED, DRIFT, OtherLoad, describe, load_average, now, pin, versions
 from tools.bench.macs import macs_of_file
 from tools.bench.measure import Candidate, Measured, Skipped, measure
 from tools.bench.report import Report
 from tools.bench.rows import SPARSE, Row, left_out_by_quick, matching, unavailable
+from tools.bench.spread import Spread
 from tools.bench.subject import ENCODE, Inputs
-from tools.bench.subjects import MatrixProduct, make_subject
+from tools.bench.subjects import MatrixProduct, dense_size, make_subject
 from tools.bench.torch_subject import TorchLiteral
 from tools.bench.worker import WorkerError
 
@@ -71,13 +72,19 @@ def benchmark(options: Options, say: Say) -> Report:
     }
     skipped = [Skipped(str(row), "", reason) for row, reason in reasons.items() if reason is not None]
     rows = [row for row in chosen if reasons[row] is None]
-    wanted = [
-        Wanted(row.network, config, *size) for size in sizes for row in rows if bundle is None or row.network != "spd"
-    ]
-    graphs = prepare(wanted, options.cache, threads, say)
+    eight_bits = {row.network for row in rows if row.eight_bits}
+    wanted = {
+        (row, size): Wanted(row.network, config, *size, int8=row.network in eight_bits)
+        for size in sizes
+        for row in rows
+        if bundle is None or row.network != "spd"
+    }
+    made = prepare(list(wanted.values()), options.cache, threads, say)
+    context = _Context(bundle, {of: made[one] for of, one in wanted.items()}, threads, options.cache)
     measured: list[Measured] = []
+    others = OtherLoad()
     for size in sizes:
-        candidates, without = _candidates(rows, config, size, counts, _Context(bundle, graphs, threads, options.cache))
+        candidates, without = _candidates(rows, config, size, counts, context)
         done, failed = measure(candidates, options.rounds, say)
         measured += done
         skipped += [*without, *failed]
@@ -85,39 +92,62 @@ def benchmark(options: Options, say: Say) -> Report:
         raise InputError(f"none of the rows can run here: {'; '.join(f'{one.row}: {one.reason}' for one in skipped)}")
     about = {
         "preset": options.preset if bundle is None else bundle.manifest.name,
-        **about_run(options, threads, load),
+        "network": preset_name(config),
+        **about_run(options, threads, load, others.share()),
     }
-    return Report(tuple(measured), tuple(skipped), counts, about, notes(options, load, bundle))
+    said = (*notes(options, about["machine"], bundle), *_notes_of_measured(measured))
+    return Report(tuple(measured), tuple(skipped), counts, about, said)
 
 
-def about_run(options: Options, threads: int, load: float | None) -> dict[str, Any]:
+def about_run(options: Options, threads: int, load: float | None, others: float | None) -> dict[str, Any]:
     """Where, when and how something was measured, for JSON."""
     return {
         "date": now(),
         "command": options.command,
         "quick": options.quick,
         "rounds": options.rounds,
-        "machine": describe(threads, load),
+        "machine": describe(threads, load, others),
         "versions": versions(),
     }
 
 
-def notes(options: Options, load: float | None, bundle: Bundle | None) -> tuple[str, ...]:
-    """What to know when reading a report."""
+def notes(options: Options, machine: Mapping[str, Any], bundle: Bundle | None) -> tuple[str, ...]:
+    """What to know when reading a report; `machine` is from `describe`."""
     found = []
+    load, others = machine["load_before"], machine["others"]
     if options.quick:
         found.append(f"--quick, a first look: fewer rows and K, rounds: {options.rounds}")
     if load is not None and load > BUSY:
         found.append(f"something else was running (load average {load:.1f} before the start): do not use these numbers")
+    if others is not None and others > DISTURBED:
+        found.append(f"something else took {others:.0%} of the processor meanwhile: do not use these numbers")
     if bundle is None:
         found.append("untrained weights, exported without verification; speed does not depend on them")
     return tuple(found)
 
 
+def _notes_of_measured(measured: Sequence[Measured]) -> list[str]:
+    """Sizes that dense networks take instead, and how much the machine's speed changed."""
+    found = []
+    for one in measured:
+        size = one.of.height, one.of.width
+        if one.row.network == "matmul":
+            spread = Spread.of(one.turns[ENCODE])
+            if spread.p90 > spread.p10 * (1 + DRIFT):
+                drift = spread.p90 / spread.p10 - 1
+                found.append(
+                    f"the speed of the machine changed by {drift:.0%} at {one.of.size} ({one.row}, p10 to p90)"
+                )
+        elif one.row.network not in SPARSE and (taken := dense_size(one.row.network, *size)) != size:
+            found.append("{} runs at {}x{} instead of {}x{}".format(one.row.network, *taken, *size))
+    return list(dict.fromkeys(found))
+
+
 @dataclass(frozen=True)
 class _Context:
     bundle: Bundle | None
-    graphs: Mapping[Wanted, Path | WorkerError]
+    graphs: Mapping[tuple[Row, tuple[int, int]], Path | WorkerError]
+    """Folders by row and size."""
     threads: int
     cache: Path
 
@@ -133,13 +163,13 @@ def _candidates(
         if row.network == "spd" and context.bundle is not None:
             folder = context.bundle.path
         else:
-            folder = context.graphs[Wanted(row.network, config, *size)]
+            folder = context.graphs[row, size]
         if isinstance(folder, WorkerError):
             without.append(Skipped(str(row), f"{size[0]}x{size[1]}", f"its graphs cannot be made: {folder}"))
             continue
         works = (ENCODE, *counts) if row.network in SPARSE else (ENCODE,)
         macs = macs_of_works(row.network, folder, works)
-        if row.backend.startswith("torch"):
+        if row.runtime.startswith("torch"):
             found.append(
                 Candidate(row, *size, works, macs, TorchLiteral, (row, config, context.cache / "torch", inputs))
             )
@@ -155,7 +185,7 @@ def _candidates(
 
 def macs_of_works(network: str, folder: Path, works: Sequence[int]) -> dict[int, int]:
     """Multiply-accumulates of each work, counted on the float32 graphs in a folder of `prepare` or the export."""
-    if network == "dav2s":
+    if network not in SPARSE:
         return {ENCODE: macs_of_file(folder / "dense.onnx")}
     encoder, decoder = folder / "encoder.onnx", folder / "decoder.onnx"
     if network == "spd":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spd.errors import BackendError
 from spd.runtime.packages import import_openvino
 from tools.bench.rows import Row
 from tools.bench.subject import Inputs, Subject, peak_mb
@@ -24,52 +25,55 @@ def make_subject(row: Row, graphs: Path, inputs: Inputs) -> Subject:
     Raises:
         SPDError: it cannot run here.
     """
-    if row.network == "spd" and row.backend != "openvino":
-        return Deployed(row.backend, graphs, inputs)
-    image: NDArray[Any] = inputs.image
-    files = {graph: graphs / f"{graph}.onnx" for graph in ("encoder", "decoder")}
-    if row.network == "dav2s":
-        files, image = {"encoder": graphs / "dense.onnx"}, dense_image(inputs)
-    elif row.network == "spd":
-        from spd.bundle import open_bundle
-
-        bundle = open_bundle(graphs)
-        files = {graph: bundle.graph(graph, "fp32") for graph in files}
-    return (OpenVino if row.backend == "openvino" else OnnxRuntime)(row.backend, files, image, inputs)
+    if row.network == "spd":
+        return Deployed(row, graphs, inputs)
+    if row.network == "literal":
+        files = {graph: graphs / f"{graph}.onnx" for graph in ("encoder", "decoder")}
+        return OnnxRuntime(row.runtime, files, inputs.image, inputs)
+    path, image = graphs / ("dense.int8.onnx" if row.eight_bits else "dense.onnx"), dense_image(row.network, inputs)
+    if row.runtime == "openvino":
+        return DenseOpenVino(path, row.precision, image, inputs.threads)
+    return OnnxRuntime(row.runtime, {"encoder": path}, image, inputs)
 
 
-def dense_size(height: int, width: int) -> tuple[int, int]:
-    """The size nearest to an image's whose sides are multiples of Depth Anything's patches of 14 pixels."""
+def dense_size(network: str, height: int, width: int) -> tuple[int, int]:
+    """The size nearest to an image's whose sides are multiples of what a dense network takes: 14 or 32 pixels."""
     from spd.baselines.depth_anything_weights import PATCH
 
-    return PATCH * max(1, round(height / PATCH)), PATCH * max(1, round(width / PATCH))
+    step = PATCH if network == "dav2s" else 32
+    return step * max(1, round(height / step)), step * max(1, round(width / step))
 
 
-def dense_image(inputs: Inputs) -> NDArray[np.float32]:
-    """What Depth Anything is timed on, float32 [B, 3, h, w]: numbers of the size that normalised photos have."""
-    shape = len(inputs.image), 3, *dense_size(*inputs.image.shape[1:3])
+def dense_image(network: str, inputs: Inputs) -> NDArray[np.float32]:
+    """What a dense network is timed on, float32 [B, 3, h, w]: numbers of the size that normalised photos have."""
+    shape = len(inputs.image), 3, *dense_size(network, *inputs.image.shape[1:3])
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 class Deployed(Subject):
-    """A bundle on one of SPD's own backends, in float32 on a CPU, on a GPU in float16 if it has that."""
+    """A bundle on one of SPD's own backends, on a GPU in float16 if it has that."""
 
-    def __init__(self, name: str, path: Path, inputs: Inputs) -> None:
+    def __init__(self, row: Row, path: Path, inputs: Inputs) -> None:
         from spd.bundle import open_bundle
         from spd.runtime.backend import Backend
 
         bundle = open_bundle(path)
         self._inputs = inputs
         self._backend: Backend
-        if name == "tensorrt":
+        if row.runtime == "tensorrt":
             from spd.runtime.tensorrt.backend import TensorRTBackend
 
             self._backend = TensorRTBackend(bundle, None, [])
+        elif row.runtime == "openvino":
+            from spd.runtime.openvino_backend import OpenVinoBackend
+
+            self._backend = OpenVinoBackend(bundle, row.precision, inputs.threads)
         else:
             from spd.runtime.onnx_runtime import OnnxRuntimeBackend
 
-            half = name == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
-            self._backend = OnnxRuntimeBackend(bundle, name, "fp16" if half else "fp32", inputs.threads)
+            half = row.runtime == "onnxruntime-cuda" and "fp16" in bundle.manifest.precisions
+            precision = "fp16" if half else row.precision
+            self._backend = OnnxRuntimeBackend(bundle, row.runtime, precision, inputs.threads)
         self.scene_mb = None if self._backend.cache_bytes is None else self._backend.cache_bytes / 1e6
         self._cache: Any = None
 
@@ -117,7 +121,8 @@ class OnnxRuntime(Subject):
             binding.bind_output(name, self._device if "decoder" in self._sessions else "cpu")
         session.run_with_iobinding(binding)
         self._cache = dict(zip(names, binding.get_outputs(), strict=True))
-        self.scene_mb = sum(value.tensor_size_in_bytes() for value in self._cache.values()) / 1e6
+        if "decoder" in self._sessions:
+            self.scene_mb = sum(value.tensor_size_in_bytes() for value in self._cache.values()) / 1e6
 
     def decode(self, count: int) -> NDArray[np.float32]:
         """As in `Subject`."""
@@ -132,44 +137,29 @@ class OnnxRuntime(Subject):
         return depth
 
 
-class OpenVino(Subject):
-    """Graphs on OpenVINO's CPU plugin, for one image, in float32 also where the processor could do less."""
+class DenseOpenVino(Subject):
+    """A dense network on OpenVINO's CPU plugin, set up as SPD's own backend sets up its encoder."""
 
-    def __init__(self, _name: str, files: dict[str, Path], image: NDArray[Any], inputs: Inputs) -> None:
+    def __init__(self, path: Path, precision: str, image: NDArray[np.float32], threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
+        half = precision.endswith("bf16")
+        if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BackendError("this CPU has no bfloat16 (AVX512_BF16 or AMX)")
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": inputs.threads,
-            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "EXECUTION_MODE_HINT": "PERFORMANCE" if half else "ACCURACY",
+            "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": "1",
+            "ENABLE_CPU_PINNING": False,
         }
-        self._requests = {}
-        for graph, path in files.items():
-            model = core.read_model(str(path))
-            # Known sizes are what it is best at; K stays open.
-            model.reshape({i.any_name: openvino.PartialShape([1, *list(i.partial_shape)[1:]]) for i in model.inputs})
-            self._requests[graph] = core.compile_model(model, "CPU", settings).create_infer_request()
-        encoder = self._requests["encoder"]
-        self._tensor, self._image, self._inputs = openvino.Tensor, np.ascontiguousarray(image), inputs
-        encoder.set_tensor("image", self._tensor(self._image, shared_memory=True))
-        names = [output.any_name for output in encoder.model_outputs]
-        self.scene_mb = sum(encoder.get_tensor(name).byte_size for name in names) / 1e6
-        if "decoder" in self._requests:
-            for name in names:
-                self._requests["decoder"].set_tensor(name, encoder.get_tensor(name))
+        self._request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+        self._image = image
+        self._request.set_input_tensor(openvino.Tensor(self._image, shared_memory=True))
 
     def encode(self) -> None:
         """As in `Subject`."""
-        self._requests["encoder"].infer()
-
-    def decode(self, count: int) -> NDArray[np.float32]:
-        """As in `Subject`."""
-        decoder = self._requests["decoder"]
-        decoder.set_tensor("points", self._tensor(self._inputs.first(count), shared_memory=True))
-        decoder.infer()
-        depth: NDArray[np.float32] = decoder.get_tensor("depth").data
-        return depth
+        self._request.infer()
 
 
 class MatrixProduct(Subject):
