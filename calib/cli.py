@@ -28,8 +28,8 @@ A network whose float16 graphs pass spd-export needs no policy. The images that 
 
 @click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--ckpt", type=click.Path(path_type=Path), help=CKPT_HELP)
-@click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Calibrate untrained weights instead.")
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@click.option("--seed-checkpoint", type=click.Choice(PRESETS), help="Calibrate untrained weights instead.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Network of a checkpoint that does not say.")
 @checkpoint_weights
 @click.option(
     "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder of photos."
