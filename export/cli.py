@@ -54,8 +54,8 @@ def check_source(checkpoint: Path | None, seeded: str | None, preset: str | None
 
 @click.command(cls=Command, extra="export", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--ckpt", type=click.Path(path_type=Path), help=CKPT_HELP)
-@click.option("--seed-checkpoint", type=click.Choice(sorted(PRESETS)), help="Export untrained weights instead.")
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network of a checkpoint that does not say.")
+@click.option("--seed-checkpoint", type=click.Choice(PRESETS), help="Export untrained weights instead.")
+@click.option("--preset", type=click.Choice(PRESETS), help="Network of a checkpoint that does not say.")
 @checkpoint_weights
 @click.option(
     "--out",

@@ -136,7 +136,6 @@ class SPDConfig:
 
 
 PRESETS: dict[str, SPDConfig] = {
-    "tiny": SPDConfig(),
     "atto": SPDConfig(
         backbone="convnextv2_atto",
         backbone_channels=(40, 80, 160, 320),
@@ -146,8 +145,41 @@ PRESETS: dict[str, SPDConfig] = {
         l3_heads=5,
         l4_heads=6,
     ),
+    "femto": SPDConfig(
+        backbone="convnextv2_femto",
+        backbone_channels=(48, 96, 192, 384),
+        neck_channels=(32, 64, 96, 192),
+        d=96,
+        heads=3,
+        l3_heads=3,
+        l4_heads=3,
+    ),
+    "pico": SPDConfig(
+        backbone="convnextv2_pico",
+        backbone_channels=(64, 128, 256, 512),
+        neck_channels=(48, 96, 128, 256),
+        d=128,
+        heads=4,
+        l3_heads=4,
+        l4_heads=4,
+    ),
+    "nano": SPDConfig(
+        backbone="convnextv2_nano",
+        backbone_channels=(80, 160, 320, 640),
+        neck_channels=(48, 96, 160, 320),
+        d=160,
+        heads=5,
+        l3_heads=5,
+        l4_heads=5,
+    ),
+    "tiny": SPDConfig(),
 }
-"""`tiny` is the paper's network. `atto` is for edge devices, demos and quick tests."""
+"""Networks by name, from the smallest to the paper's, `tiny`. `atto` is also for demos and quick tests.
+
+`femto`, `pico` and `nano` keep the proportions of `tiny`. With C channels of stage 1, d is 2 C and L4 has 4 C channels.
+Every attention has C / 16 heads, of 32 numbers where queries meet tokens and of 64 where a map attends to itself. L1
+and L2 have about d / 3 and 2 d / 3 channels, multiples of 16.
+"""
 
 
 DEFAULT_SIZE = (480, 640)

@@ -80,7 +80,7 @@ def _setting(name: str, help_text: str, **options: Any) -> Callable[[F], F]:
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out with its own settings.")
 @_setting("network", "What to train; bilinear-mlp is the paper's baseline.", type=click.Choice(NETWORKS))
-@_setting("preset", "Widths of the network.", type=click.Choice(list(PRESETS)))
+@_setting("preset", "Network, by size from the smallest; tiny is the paper's.", type=click.Choice(PRESETS))
 @click.option(
     "--size",
     default=f"{DEFAULT.height}x{DEFAULT.width}",

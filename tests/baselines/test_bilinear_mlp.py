@@ -113,7 +113,7 @@ def test_every_parameter_gets_a_gradient(images: torch.Tensor) -> None:
 def test_size(preset: str) -> None:
     """Stem, stage 1, neck and head, and nothing else: counted by hand."""
     config = PRESETS[preset]
-    depth = {"tiny": 3, "atto": 2}[preset]
+    depth = 3 if preset == "tiny" else 2
     c, l1 = config.backbone_channels[0], config.neck_channels[0]
     stem = 3 * 16 * c + c + 2 * c
     block = 49 * c + c + 2 * c + (c * 4 * c + 4 * c) + 2 * 4 * c + (4 * c * c + c)

@@ -53,7 +53,7 @@ def test_things_of_a_training_script(tmp_path: Path, key: str, value: Any, prese
     checkpoint = load_checkpoint(tmp_path / "a.pt", preset)
     assert checkpoint.weights_sha256 == weights_sha256(weights)
     assert checkpoint.size is None
-    assert checkpoint.config == PRESETS[preset or "tiny"]  # both fit this network
+    assert checkpoint.config == PRESETS[preset or "atto"]  # all fit this network, and atto is the first
     if not isinstance(value, Namespace):
         safetensors.torch.save_file(weights, tmp_path / "a.safetensors", {key: json.dumps(value)})
         assert load_checkpoint(tmp_path / "a.safetensors", preset).size is None

@@ -30,7 +30,7 @@ SEED = ("--seed-checkpoint", "atto")
 REFUSALS = [
     Refusal("no weights", (), 2, "give either --ckpt FILE or --seed-checkpoint NAME"),
     Refusal("two weights", ("--ckpt", "{tmp}/garbage.pt", *SEED), 2, "give either --ckpt FILE"),
-    Refusal("unknown seed", ("--seed-checkpoint", "huge"), 2, "'huge' is not one of 'atto', 'tiny'"),
+    Refusal("unknown seed", ("--seed-checkpoint", "huge"), 2, "'huge' is not one of 'atto', 'femto', "),
     Refusal("missing checkpoint", ("--ckpt", "{tmp}/none.pt"), 2, "none.pt does not exist"),
     Refusal("checkpoint is a folder", ("--ckpt", "{tmp}"), 2, "is a folder"),
     Refusal("garbage checkpoint", ("--ckpt", "{tmp}/garbage.pt"), 1, "garbage.pt"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import timm
+import torch
 
 from spd.config import PRESETS, STRIDES, WINDOW_SIDES, SPDConfig, check_size, preset_name
 
@@ -31,6 +34,36 @@ def test_preset(name: str) -> None:
     widths = (config.d_head, config.backbone_channels[2] // config.l3_heads, config.neck_channels[3] // config.l4_heads)
     assert all(16 <= width <= 256 and width % 8 == 0 for width in widths)
     assert preset_name(config) == name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_backbone_is_timms_of_the_same_name(name: str) -> None:
+    config = PRESETS[name]
+    assert config.backbone == f"convnextv2_{name}"
+    with torch.device("meta"):
+        backbone = timm.create_model(config.backbone, pretrained=False, features_only=True)
+    assert config.backbone_channels == tuple(backbone.feature_info.channels())
+    assert tuple(backbone.feature_info.reduction()) == STRIDES
+
+
+def test_presets_are_in_the_order_of_their_size() -> None:
+    assert list(PRESETS) == ["atto", "femto", "pico", "nano", "tiny"]
+    widths = [(*config.backbone_channels, config.d, *config.neck_channels) for config in PRESETS.values()]
+    for smaller, larger in pairwise(widths):
+        assert all(a <= b for a, b in zip(smaller, larger, strict=True))
+        assert smaller[:4] < larger[:4]
+
+
+@pytest.mark.parametrize("name", ["femto", "pico", "nano", "tiny"])
+def test_presets_keep_the_proportions_of_the_paper(name: str) -> None:
+    config = PRESETS[name]
+    stage1, (l1, l2, l3, l4) = config.backbone_channels[0], config.neck_channels
+    assert (config.d, l3, l4) == (2 * stage1, 2 * stage1, 4 * stage1)
+    assert (config.heads, config.l3_heads, config.l4_heads) == (stage1 // 16,) * 3
+    assert (config.d_head, config.backbone_channels[2] // config.l3_heads, l4 // config.l4_heads) == (32, 64, 64)
+    assert l2 == 2 * l1
+    assert l1 == pytest.approx(config.d / 3, abs=8)
+    assert l1 % 16 == 0
 
 
 def test_preset_name_of_another_network() -> None:
