@@ -239,8 +239,8 @@ class GlobalCrossAttnLayer(nn.Module):
         if self.routes:
             wide = self.precision.wide
             alpha_BHKN = (q_BHKE.to(wide) @ keys.to(wide).transpose(-1, -2)).softmax(dim=-1)
-            # One head is added to the next. As a mean over an axis it takes a CPU two to five times as long. A GPU takes
-            # two kernels for that, and writes the weights once more: 4 MB for 256 points of `tiny`.
+            # One head is added to the next. A mean over an axis takes a CPU two to five times as long. A GPU takes two
+            # kernels for it, and writes the weights once more: 4 MB for 256 points of `tiny`.
             alpha_BKN = reduce(torch.add, alpha_BHKN.unbind(1)) / self.heads
             mixed_BHKE = alpha_BHKN.to(values.dtype) @ values
         else:

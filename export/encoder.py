@@ -69,10 +69,7 @@ class Normalisation(nn.Module):
 
 
 class Bytes(nn.Module):
-    """Bytes to their values in the graph's dtype, where what follows them normalises.
-
-    They are transposed to the order of ONNX's convolutions while they are bytes.
-    """
+    """Bytes to the graph's dtype, where what follows normalises them."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -80,7 +77,7 @@ class Bytes(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to the same numbers."""
-        return image.permute(0, 3, 1, 2).to(self.dtype).permute(0, 2, 3, 1)
+        return image.to(self.dtype)  # first of all, as TensorRT's parser takes bytes for nothing but a Cast
 
 
 def input_layers(conv: nn.Conv2d, precision: Precision) -> tuple[nn.Module, Conv]:
