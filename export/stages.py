@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from export.layers import Dense, Precision, centred, fold_norm, normalise, without_affine
 
+ROWS_AT_ONCE = 256
+"""Rows of weights that ONNX Runtime multiplies at a time. One row more than a multiple takes another pass over the
+result: stage 4 of `tiny` takes 1.09 of the time with its bias in the product."""
+
 
 class Stage(nn.Module):
     """A ConvNeXt V2 stage: downsampling (none in stage 1) and blocks."""
@@ -76,7 +80,8 @@ class Block(nn.Module):
         fc1, fc2, grn = block.mlp.fc1, block.mlp.fc2, block.mlp.grn
         self.eps, self.for_gpu, self.constant_weights = block.norm.eps, precision.for_gpu, precision.constant_weights
         self.conv = Conv(block.conv_dw, precision)
-        self.fc1 = Dense(*fold_norm(block.norm, fc1.weight, fc1.bias), dtype)
+        bias_in_product = not (self.for_gpu or self.constant_weights) and fc1.in_features % ROWS_AT_ONCE != 0
+        self.fc1 = Dense(*fold_norm(block.norm, fc1.weight, fc1.bias), dtype, bias_in_product=bias_in_product)
         self.grn = GRN(grn, precision)
         # GRN's bias is added to every cell alike, so it folds into the bias of fc2.
         weight = fc2.weight.double()
@@ -85,19 +90,19 @@ class Block(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C]."""
         hidden_BHWC = F.gelu(self.fc1(normalise(self.conv(x_BHWC), self.eps)))
-        if not self.for_gpu:
-            return x_BHWC + self.fc2(hidden_BHWC * self.grn(hidden_BHWC).to(hidden_BHWC.dtype))
         x_BNC, hidden_BNC = x_BHWC.flatten(1, 2), hidden_BHWC.flatten(1, 2)
         # The factor goes into the weights [C, D] where they are fewer than the map's values [N, C]: a GPU moves 165 MB
-        # less for `tiny`. A CPU gains nothing from that.
+        # less for `tiny`, and ONNX Runtime takes 0.9 of the time for stage 1.
         cells, channels = x_BNC.shape[1:]
         in_weights = cells > channels and not self.constant_weights
-        factor_BRC = self.grn(hidden_BHWC, rows=channels if in_weights else cells).flatten(1, 2)
-        if in_weights:
-            y_BNC = self.fc2(hidden_BNC, x_BNC, factor_BRC)
-        else:
-            y_BNC = self.fc2(hidden_BNC * factor_BRC.to(hidden_BNC.dtype), x_BNC)
-        return y_BNC.view_as(x_BHWC)
+        rows = 1 if not self.for_gpu else channels if in_weights else cells
+        factor_BRC = self.grn(hidden_BHWC, rows).flatten(1, 2)
+        factor_of_weights = factor_BRC if in_weights else None
+        if not in_weights:
+            hidden_BNC = hidden_BNC * factor_BRC.to(hidden_BNC.dtype)
+        if self.for_gpu:
+            return self.fc2(hidden_BNC, x_BNC, factor_of_weights).view_as(x_BHWC)
+        return x_BHWC + self.fc2(hidden_BNC, None, factor_of_weights).view_as(x_BHWC)
 
 
 class GRN(nn.Module):

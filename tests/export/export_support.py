@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,7 @@ EXACT_GPU = Precision(torch.float64, torch.float64, for_gpu=True)
 EXACT_8_BITS = Precision(torch.float64, torch.float64, for_gpu=True, constant_weights=True)
 FORMS = (
     pytest.param(EXACT, id="cpu"),
+    pytest.param(replace(EXACT, constant_weights=True), id="cpu, 8 bits"),
     pytest.param(EXACT_GPU, id="gpu"),
     pytest.param(EXACT_8_BITS, id="gpu, 8 bits"),
 )

@@ -197,6 +197,11 @@ def test_normalisation_is_float32_until_it_is_done(encoder: Graph, precision: st
     assert encoder.dtypes(last) == ["float32", DTYPES[precision]]
 
 
+@pytest.mark.parametrize("precision", ["fp32"])
+def test_a_cpu_only_makes_numbers_of_bytes(encoder: Graph) -> None:
+    assert [node.op_type for node in encoder.under("normalisation")] == ["Cast"]
+
+
 @every_half
 def test_grn_statistics_are_float32(encoder: Graph, precision: str) -> None:
     blocks = sorted({node.name.rsplit("/", 1)[0] for node in encoder.under("grn")})

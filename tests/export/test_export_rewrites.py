@@ -13,7 +13,7 @@ from export_support import ATTO, EXACT, EXACT_GPU, FORMS, HEIGHT, WIDTH, literal
 from torch import Tensor, nn
 
 from export.decoder import DeployedDecoder, GlobalCrossAttn, QueryEncoder, TokenCrossAttn, TokenCrossAttnFolded
-from export.encoder import DeployedEncoder, Normalisation, SelfAttention, ringed
+from export.encoder import DeployedEncoder, Normalisation, SelfAttention, input_layers, ringed
 from export.layers import Dense, FeedForward, Precision, centred, fold_norm, normalise, scaled
 from export.stages import GRN, Block, Stage
 from export.windows import Windows
@@ -22,6 +22,7 @@ from spd.bundle.gate import check_points
 from spd.models import SPD, Cache
 from spd.models.attention import CrossAttnLayer, TokenCrossAttnLayer, merge_heads
 from spd.models.sampling import bilinear, window_offsets
+from spd.preprocess import PAD_COLOUR
 
 MODEL = literal64
 TOLERANCE = 1e-9
@@ -142,7 +143,7 @@ def test_rewrite_3_a_layernorm_folds_into_the_feed_forward_network() -> None:
 def test_rewrite_3_layernorms_fold_into_downsampling_and_blocks(index: int, form: Precision) -> None:
     stage: Any = MODEL().encoder.backbone[f"stages_{index}"]
     channels = ATTO.backbone_channels[max(index - 1, 0)]
-    # On a GPU, GRN's factor goes into the weights of maps with more cells than channels: of both kinds.
+    # GRN's factor goes into the weights of maps with more cells than channels: of both kinds.
     height, width = (8, 12) if index < 2 else (20, 24)
     x_BCHW = random64(2, channels, height, width, seed=index)
     got = Stage(stage, form)(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -298,6 +299,13 @@ def test_a_dense_layer_adds_to_a_sum_and_takes_a_factor_on_its_weights(with_bias
     assert relative(got, want + bias_o if with_bias else want) <= TOLERANCE
 
 
+def test_a_dense_layer_has_its_bias_in_the_product() -> None:
+    weight_oi, bias_o, x = random64(7, 12), random64(7, seed=1), random64(2, 5, 12, seed=2)
+    dense = Dense(weight_oi, bias_o, torch.float64, bias_in_product=True)
+    assert dense.bias is None
+    assert relative(dense(x), x @ weight_oi.T + bias_o) <= TOLERANCE
+
+
 def test_rewrite_10_grn_does_not_overflow_float16_where_a_sum_of_squares_does() -> None:
     literal = timm_grn()
     # Channels of different sizes, else every response is 1.
@@ -332,6 +340,15 @@ def test_normalisation_is_imagenets() -> None:
     # Computed in float32 and rounded once: the nearest float16, but for ties that float32 breaks.
     assert half.dtype == torch.float16
     assert bool(((half.double() - want).abs() <= 0.5005 * torch.finfo(torch.float16).eps * want.abs() + 1e-6).all())
+
+
+def test_normalisation_folds_into_the_stem(image: Tensor, form: Precision) -> None:
+    conv: Any = MODEL().encoder.backbone["stem_0"]
+    padded = image.clone()
+    padded[:, :, 100:] = torch.tensor(PAD_COLOUR, dtype=torch.uint8)  # these values are normalised, not zeros
+    normalisation, patches = input_layers(conv, form)
+    got = patches(normalisation(padded)).permute(0, 3, 1, 2)
+    assert relative(got, conv(Normalisation(EXACT)(padded).permute(0, 3, 1, 2))) <= TOLERANCE
 
 
 def test_all_rewrites_together_the_encoder(deployed: dict[str, Tensor], cache: Cache) -> None:
