@@ -43,7 +43,7 @@ of 8-bit products are measured as spd-export does with the same --images.
 @click.option("--size", type=Size(), help=SIZE_HELP)
 @click.option(
     "--precision",
-    type=click.Choice(("fp16", "bf16", "int8", "int8-fp16")),
+    type=click.Choice(("fp16", "bf16", "int8", "int8-fp16", "fp8")),
     default="fp16",
     show_default=True,
     help="What it is for.",

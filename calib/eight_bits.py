@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from calib.forms import Form, Pair, all_lowerable, inside_any, submodule
 from export.calibration import CalibrationSet
+from export.float8 import LARGEST, LEAST_SCALE
 from export.graphs import GraphOptions, deployed, torch_dtype
 from export.layers import Dense
 from export.policy import Policy
@@ -58,8 +59,29 @@ class Rounding:
         return torch.maximum(-low, torch.maximum(high, low + self.least_range))
 
 
-ROUNDING = {"int8": Rounding(127.5), "int8-fp16": Rounding(127.0, LEAST_RANGE)}
-"""By precision: uint8 around 128 for CPUs, int8 around 0 for TensorRT."""
+class Float8Rounding(Rounding):
+    """float8 e4m3, as `export.float8` writes it."""
+
+    def activation(self, x: Tensor, ends: Ends) -> Tensor:
+        """As in `Rounding`."""
+        low, high = map(torch.tensor, ends)
+        return self._rounded(x, self._reach(low, high))
+
+    def weight(self, weight_io: Tensor) -> Tensor:
+        """As in `Rounding`."""
+        return self._rounded(weight_io, weight_io.float().abs().amax(dim=0))
+
+    def _rounded(self, x: Tensor, reach: Tensor) -> Tensor:
+        scale = (reach / LARGEST).clamp(min=LEAST_SCALE).to(x.dtype).float()
+        return ((x.float() / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).float() * scale).to(x.dtype)
+
+
+ROUNDING = {
+    "int8": Rounding(127.5),
+    "int8-fp16": Rounding(127.0, LEAST_RANGE),
+    "fp8": Float8Rounding(127.0, LEAST_RANGE),
+}
+"""By precision: uint8 around 128 for CPUs, int8 around 0 and float8 for TensorRT."""
 
 
 class EightBits(Form):

@@ -106,7 +106,7 @@ def quantise(
     }
     try:
         encoder, decoder = (
-            _quantised(path, graph, precision, _Reader(feeds[graph], len(each), tick), kept)
+            quantised_graph(path, graph, precision, Reader(feeds[graph], len(each), tick), kept)
             for graph, path in zip(GRAPHS, (base.encoder, base.decoder), strict=True)
         )
     except Exception as error:  # what ONNX Runtime raises shares no base class
@@ -114,7 +114,7 @@ def quantise(
     return GraphPair(encoder, decoder)
 
 
-class _Reader:
+class Reader:
     """What the quantiser reads inputs from; it goes by the method's name."""
 
     def __init__(self, feeds: Iterator[dict[str, Any]], count: int, tick: Callable[[float], None]) -> None:
@@ -127,8 +127,16 @@ class _Reader:
         return feed
 
 
-def _quantised(path: Path, graph: str, precision: str, reader: _Reader, kept: tuple[str, ...]) -> ir.Model:
-    """One graph with its Q/DQ pairs."""
+def quantised_graph(path: Path, graph: str, precision: str, reader: Reader, kept: tuple[str, ...]) -> ir.Model:
+    """A graph with Q/DQ pairs around its products with constant weights.
+
+    Args:
+        path: of the graph.
+        graph: encoder or decoder.
+        precision: one of `spd.bundle.contract.QUANTISED`.
+        reader: gives the inputs that the ranges of activations are measured on.
+        kept: modules that are not quantised.
+    """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

@@ -103,8 +103,8 @@ def coarse(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
                 value.const_value = ir.tensor(value.const_value.numpy() / 16, name=name)
         return model
 
-    original = export.quantise._quantised
-    monkeypatch.setattr(export.quantise, "_quantised", lambda *arguments: spoil(original(*arguments)))
+    original = export.quantise.quantised_graph
+    monkeypatch.setattr(export.quantise, "quantised_graph", lambda *arguments: spoil(original(*arguments)))
 
 
 @pytest.mark.usefixtures("coarse")

@@ -61,7 +61,7 @@ def test_openvino_takes_int8(
 
 
 def test_int8_bf16_elsewhere(quantised: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend, there in (("tensorrt", "int8-fp16, fp32"), ("onnxruntime-cpu", "fp32, int8, int8-fp16")):
+    for backend, there in (("tensorrt", "int8-fp16, fp8, fp32"), ("onnxruntime-cpu", "fp32, int8, int8-fp16")):
         with pytest.raises(BackendError, match=f"^{backend} .* int8-bf16: openvino alone does; .* runs {there}: take"):
             spd.load(quantised, backend, precision="int8-bf16")
     with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8$"):

@@ -43,7 +43,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Network to export.  [default: tiny]")
+@click.option("--preset", type=click.Choice(PRESETS), help="Network to export.  [default: tiny]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Bundle to measure instead of an untrained one.")
 @click.option("--sizes", type=Sizes(), help="Image sizes.  [default: 256x320,480x640]")
 @click.option(

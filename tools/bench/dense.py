@@ -65,8 +65,8 @@ def export_dense(network: str, height: int, width: int, folder: Path, int8: bool
     if int8:
         import onnx_ir
 
-        from export.quantise import _quantised, _Reader
+        from export.quantise import Reader, quantised_graph
 
         image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        quantised = _quantised(path, "encoder", "int8", _Reader(iter([{"image": image}]), 1, lambda _: None), ())
+        quantised = quantised_graph(path, "encoder", "int8", Reader(iter([{"image": image}]), 1, lambda _: None), ())
         onnx_ir.save(quantised, folder / "dense.int8.onnx")
