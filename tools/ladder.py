@@ -125,7 +125,7 @@ def climb(arguments: dict[str, Any], phases: Phases) -> tuple[list[Rung], dict[s
         "points": POINTS,
         "rounds": arguments["rounds"] if times else 0,
         "compiler": compiler and f"{compiler}, compute capability {DEFAULT_COMPUTE_CAPABILITY}",
-        "machine": describe(threads, load),
+        "machine": describe(threads, load, None),
         "versions": versions(),
         "notes": notes,
     }
