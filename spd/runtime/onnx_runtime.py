@@ -49,6 +49,9 @@ class OnnxRuntimeBackend(TiledBackend):
         self.height, self.width = bundle.manifest.height, bundle.manifest.width
         self.max_points = bundle.manifest.max_points
         self.cache_bytes = cache_nbytes(bundle.manifest.contract, precision)
+        for spec in bundle.manifest.contract.decoder_outputs:
+            if spec.name == "routes":
+                self.routed_tokens = int(spec.shape[-1])
         self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
         if self._device == "cuda":
             _preload()
@@ -70,14 +73,21 @@ class OnnxRuntimeBackend(TiledBackend):
 
     def decode_tile(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `TiledBackend`."""
+        return self._query(cache, points, "depth")
+
+    def routes(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.int64]:
+        """As in `Backend`."""
+        return self._query(cache, points, "routes")
+
+    def _query(self, cache: dict[str, Any], points: NDArray[np.float32], output: str) -> NDArray[Any]:
         binding = self._decoder.io_binding()
         for name, value in cache.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_cpu_input("points", points)
-        binding.bind_output("depth", "cpu")
+        binding.bind_output(output, "cpu")
         self._run(self._decoder, binding)
-        depth: NDArray[np.float32] = binding.get_outputs()[0].numpy()
-        return depth
+        answer: NDArray[Any] = binding.get_outputs()[0].numpy()
+        return answer
 
     def _run(self, session: Any, binding: Any) -> None:
         try:
