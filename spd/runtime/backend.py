@@ -36,10 +36,6 @@ class Backend(ABC):
     """Whether `encode` also takes a `GpuArray`, uint8 [height, width, 3]."""
     routed_tokens = 0
     """Cells that `routes` gives for each point; 0 if it is not to be called."""
-    graphs_captured = 0
-    """CUDA graphs so far."""
-    graphs_failed = 0
-    """CUDA graphs that could not be captured so far."""
 
     @abstractmethod
     def encode(self, image: Any) -> Any:
@@ -60,6 +56,10 @@ class Backend(ABC):
     def release(self, cache: Any) -> None:
         """Give back the memory of a cache that will not be used again; by default its last reference does."""
         return
+
+    def cuda_graphs(self) -> tuple[int, int]:
+        """How many were captured so far, and how many could not be."""
+        return 0, 0
 
     def close(self) -> None:
         """Give back what the backend holds; caches that are still referenced keep theirs and stay usable."""

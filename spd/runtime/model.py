@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class Model:
             SPDError: as `encode`, where the scene of the frame would have been; the frames after it are not read.
         """
         making = (self.encode(frame) for frame in frames)
-        with closing(one_ahead(making, Scene.close)) as scenes:
+        with closing(one_ahead(making, Scene.close, threading.Event())) as scenes:
             for scene in scenes:
                 with scene:
                     yield scene
@@ -175,9 +176,7 @@ class Model:
         residency = self._open_residency()
         backend, scenes = residency.backend, residency.resident_scenes
         nbytes = None if backend.cache_bytes is None else scenes * backend.cache_bytes
-        return Stats(
-            residency.encodings, residency.evictions, scenes, nbytes, backend.graphs_captured, backend.graphs_failed
-        )
+        return Stats(residency.encodings, residency.evictions, scenes, nbytes, *backend.cuda_graphs())
 
     def close(self) -> None:
         """Give back the model's memory, as far as no open scene uses it: those stay as usable and as fast as before."""
