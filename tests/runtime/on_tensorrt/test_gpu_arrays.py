@@ -142,7 +142,7 @@ def test_an_image_that_cannot_come_to_the_host_says_so(loaded: Model, rooms) -> 
 
 @pytest.mark.parametrize("stream", ["main", 1.5, True])
 def test_what_is_no_stream(loaded: Model, rooms, stream: Any) -> None:
-    with pytest.raises(spd.errors.InputError, match="stream is (str|float|bool), expected a CUDA stream: its handle"):
+    with pytest.raises(spd.errors.InputError, match=r"stream is (str|float|bool), expected a CUDA stream: its handle"):
         loaded.encode(OnGpu(rooms[0]), stream=stream)
 
 
@@ -182,5 +182,5 @@ def test_a_gpu_that_is_not_there(tensorrt_11: Any, bundle: Path, monkeypatch: py
     with spd.load(bundle, device=0) as model:
         assert model.backend == "tensorrt"
     monkeypatch.setattr("spd.runtime.devices.gpus", lambda: 2)
-    with pytest.raises(BackendError, match="no backend can run .* here: .*device_id must be within"):
+    with pytest.raises(BackendError, match=r"no backend can run .* here: .*device_id must be within"):
         spd.load(bundle, device=1)
