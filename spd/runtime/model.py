@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -134,8 +135,14 @@ class Model:
             leaving it early.
 
         Raises:
+            InputError: `frames` is a path.
             SPDError: as `encode`, where the scene of the frame would have been; the frames after it are not read.
         """
+        if isinstance(frames, str | bytes | os.PathLike):
+            raise InputError(
+                f"frames is {type(frames).__name__}, expected the images of a video, one after the other: read them "
+                "with a package such as imageio or av"
+            )
         making = (self.encode(frame) for frame in frames)
         with closing(one_ahead(making, Scene.close, threading.Event())) as scenes:
             for scene in scenes:

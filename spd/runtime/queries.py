@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spd.errors import PointsError
+from spd.errors import PointsError, one_line
 from spd.preprocess import Letterbox, inside
 from spd.runtime.arrays import to_host
 from spd.runtime.residency import Residency, Resident
@@ -26,7 +26,9 @@ def as_points(points: Any, stream: Any = None) -> NDArray[np.float64]:
     try:
         array = np.asarray(to_host(points, stream), dtype=np.float64)
     except (TypeError, ValueError, OverflowError, BufferError, RuntimeError) as error:  # a huge int overflows
-        raise PointsError(f"points are not numbers ({error}); expected (u, v) pairs, an array [K, 2]") from error
+        raise PointsError(
+            f"points are not numbers ({one_line(error)}); expected (u, v) pairs, an array [K, 2]"
+        ) from error
     if array.size == 0 and array.shape in ((0,), (0, 2)):
         return array.reshape(0, 2)
     if array.ndim != 2 or array.shape[1] != 2:

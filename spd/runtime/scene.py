@@ -64,7 +64,7 @@ class Scene:
                 tensor of numbers of any library. Those on a GPU are copied to the host, to be checked and mapped.
             outside: "error", or "nan" for NaN at points outside the image.
             check: whether to look for points that are not finite or lie outside. Without that, they have meaningless
-                depths, and `outside` has no effect.
+                depths and do no harm, and `outside` has no effect.
             out: a float32 buffer [K] of any library to write the depths to.
             stream: the CUDA stream of tensors on a GPU: its handle, or an object with `__cuda_stream__`. By default
                 the current one of their library. Of no account for arrays in the host's memory.
@@ -183,6 +183,9 @@ class Scene:
         ask = residency.backend.decode
         if not len(points_K2):
             return np.empty(0, np.float32)
+        if not check:
+            # A point that is not finite would be gathered from anywhere in memory; the graph bounds finite ones.
+            points_K2 = np.fmin(np.fmax(points_K2, 0.0), float(max(self.width, self.height)))
         if not check or are_inside(points_K2, self.width, self.height):
             return query(residency, resident, self._letterbox, points_K2, ask)
         within = which_inside(points_K2, self.width, self.height, outside)

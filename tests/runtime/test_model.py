@@ -129,6 +129,11 @@ def test_a_bad_frame_is_an_error_where_its_scene_would_have_been(quick: Slow) ->
     assert quick.live == []
 
 
+def test_a_path_is_no_video(quick: Slow) -> None:
+    with pytest.raises(InputError, match=r"^frames is str, expected the images of a video"):
+        next(Model(quick, None, []).stream("video.mp4"))
+
+
 def test_a_video_on_a_real_model(cpu_model: Model, rooms, points: NDArray[np.float64]) -> None:
     for scene, room in zip(cpu_model.stream(rooms), rooms, strict=True):
         np.testing.assert_array_equal(scene.depth(points), cpu_model.encode(room).depth(points))
