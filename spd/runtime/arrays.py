@@ -69,6 +69,11 @@ def on_gpu(array: Any) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
+def gpu_number(array: Any) -> int | None:
+    """Which GPU an array is on, as CUDA numbers them; None if it does not say."""
+    return int(array.__dlpack_device__()[1]) if hasattr(array, "__dlpack_device__") else None
+
+
 def gpu_array(array: Any, stream: Any = None) -> GpuArray | None:
     """What an array on a GPU says of itself by the CUDA array interface. None without it, or if not C-contiguous.
 

@@ -32,8 +32,8 @@ class Backend(ABC):
     """Most points in one call of `decode`."""
     cache_bytes: int | None = None
     """Bytes of one cache on the device; None if not known."""
-    takes_gpu_arrays = False
-    """Whether `encode` also takes a `GpuArray`, uint8 [height, width, 3]."""
+    takes_gpu_arrays: int | None = None
+    """Number of the GPU from which `encode` also takes a `GpuArray`, uint8 [height, width, 3]; None for none."""
     routed_tokens = 0
     """Cells that `routes` gives for each point; 0 if it is not to be called."""
 

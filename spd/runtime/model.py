@@ -19,7 +19,7 @@ from spd.errors import ImageError, InputError, SPDError, one_line
 from spd.images import ImageSource, read_image
 from spd.preprocess import Letterbox
 from spd.runtime.ahead import one_ahead
-from spd.runtime.arrays import GpuArray, SupportsCuda, SupportsDLPack, gpu_array, on_gpu, to_host
+from spd.runtime.arrays import GpuArray, SupportsCuda, SupportsDLPack, gpu_array, gpu_number, on_gpu, to_host
 from spd.runtime.backend import Backend
 from spd.runtime.residency import Residency
 from spd.runtime.scene import Scene
@@ -220,8 +220,11 @@ class Model:
         return converted if isinstance(converted, np.ndarray) else None
 
     def _gpu_array(self, residency: Residency, image: Any, stream: Any) -> GpuArray | None:
-        if not residency.backend.takes_gpu_arrays:
+        here, there = residency.backend.takes_gpu_arrays, gpu_number(image)
+        if here is None:
             self._note(f"images on a GPU are copied to the host for {self.backend}")
+        elif there not in (here, None):
+            self._note(f"images on GPU {there} are copied to the host, as the model is on GPU {here}")
         elif residency.keeps_images:
             self._note("images on the GPU are copied to the host, where a cache_budget keeps them")
         else:

@@ -38,8 +38,6 @@ class SceneCache:
 class TensorRTBackend(Backend):
     """Both engines of one precision. Calls from several threads are safe; see `spd.runtime.tensorrt.lanes`."""
 
-    takes_gpu_arrays = True
-
     def __init__(
         self,
         bundle: Bundle,
@@ -74,6 +72,7 @@ class TensorRTBackend(Backend):
             engines = Engines(encoder, decoder, self.precision)
             self.max_points, self.cache_bytes = engines.buckets[-1], engines.cache_bytes
             self._gpu = gpu
+            self.takes_gpu_arrays = device
             self._scenes = SceneMemories(gpu, engines.cache_bytes)
             self._lanes = Lanes(gpu, engines, self._scenes, notes)
             undo.pop_all()

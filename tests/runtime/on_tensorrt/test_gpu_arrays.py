@@ -24,7 +24,7 @@ class OnGpu:
 
         device = Device(0)
         device.set_current()
-        self.array, self.dlpack = array, dlpack
+        self.array, self.dlpack, self.number = array, dlpack, 0
         self.stream = device.create_stream()
         self.buffer = device.memory_resource.allocate(array.nbytes, stream=self.stream)
         self.__cuda_array_interface__: dict[str, Any] = {
@@ -47,7 +47,7 @@ class OnGpu:
         self.buffer.copy_from(source, stream=self.stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, 0)
+        return (2, self.number)
 
     def __dlpack__(self, *, dl_device: Any = None, **options: Any) -> Any:
         if not self.dlpack or dl_device != (1, 0):
@@ -125,6 +125,15 @@ def test_rows_that_are_not_contiguous_are_copied_to_the_host(loaded: Model, mode
     image.__cuda_array_interface__["strides"] = (192 * 3, 3, 1)
     loaded.encode(image)
     assert len(loaded.notes) == 1
+
+
+def test_an_image_on_another_gpu_is_copied_to_the_host(loaded: Model, model: Model, rooms, points) -> None:
+    """Neither its stream nor its memory is this GPU's."""
+    image = OnGpu(rooms[0])
+    image.number = 1
+    depth = loaded.encode(image).depth(points[:10])
+    np.testing.assert_allclose(depth, model.encode(rooms[0]).depth(points[:10]), rtol=1e-5)
+    assert loaded.notes == ["images on GPU 1 are copied to the host, as the model is on GPU 0"]
 
 
 def test_under_a_budget_the_image_is_kept_on_the_host(tensorrt_11: Any, bundle: Path, rooms, points) -> None:
