@@ -116,8 +116,8 @@ def to_host(array: Any, stream: Any = None) -> Any:
         return np.from_dlpack(array) if hasattr(array, "__dlpack__") else array
     if stream is not None:
         raise InputError(
-            f"stream is for torch tensors, and for images that are not resized; make it the current one of "
-            f"{type(array).__module__} instead"
+            f"stream is for torch tensors here, not for {type(array).__name__}; make it the current one of "
+            f"{type(array).__module__.partition('.')[0]} instead"
         )
     if not hasattr(array, "__dlpack__"):
         raise TypeError(f"{type(array).__name__} is on a GPU and has no __dlpack__; copy it to the host")

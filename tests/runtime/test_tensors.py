@@ -136,7 +136,9 @@ def test_tensors_on_a_gpu_are_copied_by_their_library_where_the_encoder_is_not_o
     assert scene.depth(Dlpack(np.array([[3.0, 4.0]]), (2, 0))).tolist() == [7.0]
     np.testing.assert_array_equal(backend.images[0][0], photo)
     assert model.notes == ["images on a GPU are copied to the host for recorder"]
-    with pytest.raises(InputError, match=r"^stream is for torch tensors, .* make it the current one of test_tensors"):
+    with pytest.raises(
+        InputError, match=r"^stream is for torch tensors here, .* make it the current one of test_tensors"
+    ):
         scene.depth(Dlpack(np.array([[3.0, 4.0]]), (2, 0)), stream=7)
 
 
