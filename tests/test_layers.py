@@ -138,7 +138,7 @@ def undocumented(tree: ast.Module) -> Iterator[tuple[int, str]]:
     while bodies:
         for node in bodies.pop().body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_":
-                if not ast.get_docstring(node):
+                if not ast.get_docstring(node) and "overload" not in map(ast.unparse, node.decorator_list):
                     yield node.lineno, node.name
                 if isinstance(node, ast.ClassDef):
                     bodies.append(node)
@@ -154,5 +154,7 @@ def test_everything_public_is_documented() -> None:
 
 
 def test_what_counts_as_public() -> None:
-    source = "class A:\n  def f(self): pass\n  def _g(self): pass\n  def __len__(self): pass\ndef _h(): pass\n"
+    methods = ("f(self)", "_g(self)", "__len__(self)")
+    source = "class A:\n" + "".join(f"  def {method}: pass\n" for method in methods)
+    source += "  @overload\n  def h(self): pass\ndef _h(): pass\n"
     assert [name for _, name in undocumented(ast.parse(source))] == ["the module", "A", "f"]

@@ -7,85 +7,22 @@ from __future__ import annotations
 
 import gc
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu_support import NEEDS_GPU, PRECISIONS, RELATIVE
 from numpy.typing import NDArray
 
 import spd
-from spd.data.rooms import render_room
-from spd.errors import BackendError, TensorRTError
+from spd.errors import TensorRTError
 from spd.runtime import Model
 from spd.runtime.backend import cache_nbytes
-from spd.runtime.tensorrt.cuda import Gpu, current_target
+from spd.runtime.tensorrt.cuda import Gpu
 
-
-def reason() -> str | None:
-    """Why there is nothing to test here."""
-    try:
-        current_target()
-    except BackendError as error:
-        return str(error)
-    return None
-
-
-REASON = reason()
-pytestmark = [
-    pytest.mark.skipif(REASON is not None, reason=f"TensorRT: {REASON}"),
-    pytest.mark.timeout(1800),  # the first test builds six engines
-]
-
-RELATIVE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2}
-"""The gate's tolerances; float32 kernels of a GPU add up in another order than those of the CPU."""
-PRECISIONS = tuple(RELATIVE)
-
-
-@pytest.fixture(scope="module")
-def engines(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported bundle with engines of all precisions, built by `spd-build` with its own proof."""
-    folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("engines") / exported.name))
-    command = [sys.executable, "-m", "engines.cli", str(folder), "--buckets", "16,64,256"]
-    command += [argument for precision in PRECISIONS for argument in ("--precision", precision)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[Gpu]:
-    """For asking how much memory is free."""
-    opened = Gpu()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def cpu(exported: Path) -> Iterator[Model]:
-    with spd.load(exported, backend="onnxruntime-cpu", precision="fp32") as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
-def model(engines: Path) -> Iterator[Model]:
-    with spd.load(engines) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def rooms() -> list[NDArray[np.uint8]]:
-    return [render_room(seed, 160, 192).image for seed in (3, 4, 5)]
-
-
-@pytest.fixture(scope="module")
-def points() -> NDArray[np.float64]:
-    """[700, 2], more than the bundle takes at once."""
-    return np.random.default_rng(0).random((700, 2)) * (192, 160)
+pytestmark = NEEDS_GPU
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
