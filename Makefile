@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEMO := demo
 
-.PHONY: demo test test-slow test-gpu bench-check check format clean
+.PHONY: demo test test-slow test-gpu triton-server bench-check check format clean
 
 demo: $(READY)
 	mkdir -p $(DEMO)
@@ -26,6 +26,15 @@ test-slow: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest tests/gpu -rs
 
+# A Triton server that runs on a CPU, for tests/engines/triton, which are skipped without it. Its packages want older
+# numpy and protobuf than ours. 450 MB.
+triton-server: .venv-triton/ready
+
+.venv-triton/ready: $(READY)
+	$(BIN)/python -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton==0.7.*' 'tritonclient[http,grpc]==2.73.*'
+	touch .venv-triton/ready
+
 # Counted costs against the committed ones; tests/tools/test_bench_check.py does the quick part of it.
 bench-check: $(READY)
 	$(BIN)/python -m tools.bench_check
@@ -40,7 +49,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv $(DEMO) engines/demo build/bench
+	rm -rf .venv .venv-triton $(DEMO) engines/demo build/bench
 
 # Made again whenever what it installs has changed. About 5.5 GB: torch for Linux comes with CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt

@@ -1,0 +1,1 @@
+"""Model repositories for NVIDIA's Triton Inference Server, made from a bundle."""
