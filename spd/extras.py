@@ -24,6 +24,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "cuda"),
     "rtx": ("tensorrt_rtx", "cuda"),
     "openvino": ("openvino",),
+    "bulk": ("pyarrow", "ray"),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

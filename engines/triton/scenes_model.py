@@ -35,6 +35,7 @@ class TritonPythonModel:
             parameters["backend"],
             precision=parameters["precision"] or None,
             cache_budget=parameters["cache_budget"] or None,
+            device=int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None,
         )
         self._max_scenes = int(parameters["max_scenes"])
         self._scenes: OrderedDict[int, Any] = OrderedDict()  # by correlation id, least recently used first

@@ -28,6 +28,8 @@ COMMANDS = {
     "spd-build": "engines.cli",
     "spd-calibrate": "calib.cli",
     "spd-profile": "engines.profile.cli",
+    "spd-bulk": "spd.bulk.cli",
+    "spd-triton": "engines.triton.cli",
 }
 FULL = "Error: standard output: No space left on device\n"
 CLOSED = "Error: standard output: is closed\n"
