@@ -24,6 +24,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "cuda"),
     "rtx": ("tensorrt_rtx", "cuda"),
     "openvino": ("openvino",),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "python_multipart"),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

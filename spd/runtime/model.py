@@ -148,6 +148,12 @@ class Scene:
             depth[within] = _decode(*place, self._letterbox.to_graph(points_K2[within]))
         return depth
 
+    @property
+    def cached(self) -> bool:
+        """Whether its cache is on the device; False once it is evicted or closed, until the next query encodes it."""
+        place = self._place
+        return place is not None and (place[1].busy or place[1].cache is not None)
+
     def wait(self) -> None:
         """Wait until the image is encoded. On TensorRT `encode` returns before; a query waits by itself.
 
