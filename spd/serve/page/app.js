@@ -67,6 +67,7 @@ function begin(encoded, url) {
   byId("stage").hidden = byId("panel").hidden = false;
   byId("replace").append(byId("choose"));
   byId("open").textContent = "New photo";
+  showStatus();
   lens.start(photo);
   stage.photo = photo;
   choose(url ? "photo" : "depth");

@@ -158,7 +158,7 @@ export class Cloud {
     gl.uniform2fv(this.#places.turn, this.#turn);
     gl.uniform1f(this.#places.away, (1.12 * pivot) / this.#zoom); // a step back from where the photo was taken
     gl.uniform2f(this.#places.lens, (2 * camera.focal) / camera.width, (2 * camera.focal) / camera.height);
-    gl.uniform1f(this.#places.spread, (1.5 * width) / size.width); // discs overlap a little
+    gl.uniform1f(this.#places.spread, (1.7 * width) / size.width); // discs overlap a little
     gl.drawArrays(gl.POINTS, 0, count);
   }
 
