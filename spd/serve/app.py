@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spd.errors import DeviceMemoryError, InputError, SPDError, one_line
 from spd.serve import endpoints
-from spd.serve.service import Service
+from spd.serve.service import STOPPING, Service
 
 logger = logging.getLogger("spd")
 
@@ -121,8 +122,15 @@ class _Counted:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -131,4 +139,10 @@ class _Counted:
                 self._service.metrics.requests.labels(method, route, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, counted if scope["type"] == "http" else send)
+        try:
+            await self._app(scope, receive, counted)
+        except asyncio.CancelledError:  # uvicorn's, once the time to finish is over
+            if started or not self._service.stopping:
+                raise
+            stopping = JSONResponse({"error": STOPPING}, 503, {"Retry-After": "1"})
+            await stopping(scope, receive, counted)
