@@ -55,6 +55,7 @@ def make_app(service: Service) -> ASGIApp:
             HTTPException: _refused,
             SPDError: _failed,
             ClientDisconnect: _gone,
+            MemoryError: _full,
             Exception: _mistaken,
         },
         lifespan=service.lifespan,
@@ -104,6 +105,11 @@ def _failed(_: Request, error: Exception) -> Response:
     if isinstance(error, DeviceMemoryError):
         return JSONResponse(line, 503, {"Retry-After": "1"})
     return JSONResponse(line, 500)
+
+
+def _full(_: Request, error: Exception) -> Response:
+    logger.error("the memory is full: %s", one_line(error))
+    return JSONResponse({"error": "the memory is full; ask again later"}, 503, {"Retry-After": "1"})
 
 
 def _gone(_: Request, __: Exception) -> Response:
