@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spd.errors import DeviceMemoryError, InputError, SPDError, one_line
 from spd.serve import endpoints
-from spd.serve.service import Service
+from spd.serve.service import STOPPING, Service
 
 logger = logging.getLogger("spd")
 
@@ -54,6 +55,7 @@ def make_app(service: Service) -> ASGIApp:
             HTTPException: _refused,
             SPDError: _failed,
             ClientDisconnect: _gone,
+            MemoryError: _full,
             Exception: _mistaken,
         },
         lifespan=service.lifespan,
@@ -105,6 +107,11 @@ def _failed(_: Request, error: Exception) -> Response:
     return JSONResponse(line, 500)
 
 
+def _full(_: Request, error: Exception) -> Response:
+    logger.error("the memory is full: %s", one_line(error))
+    return JSONResponse({"error": "the memory is full; ask again later"}, 503, {"Retry-After": "1"})
+
+
 def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
@@ -121,8 +128,15 @@ class _Counted:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -131,4 +145,10 @@ class _Counted:
                 self._service.metrics.requests.labels(method, route, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, counted if scope["type"] == "http" else send)
+        try:
+            await self._app(scope, receive, counted)
+        except asyncio.CancelledError:  # uvicorn's, once the time to finish is over
+            if started or not self._service.stopping:
+                raise
+            stopping = JSONResponse({"error": STOPPING}, 503, {"Retry-After": "1"})
+            await stopping(scope, receive, counted)

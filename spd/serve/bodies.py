@@ -131,13 +131,14 @@ async def _image_of_form(request: Request, limit: int) -> bytes:
     parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=4, max_part_size=FORM_OVERHEAD)
     parser.spool_max_size = limit + FORM_OVERHEAD  # nothing goes to the disk
     try:
-        image = (await parser.parse()).get("image")
+        form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    if not isinstance(image, UploadFile):
+    image = form.get("image")
+    data = await image.read() if isinstance(image, UploadFile) else None
+    await form.close()
+    if data is None:
         raise HTTPException(400, "the form has no file `image`; with curl: -F image=@photo.jpg")
-    data = await image.read()
-    await image.close()
     if len(data) > limit:
         raise HTTPException(413, f"the image has {len(data)} bytes, the limit is {limit}")
     return data

@@ -117,7 +117,7 @@ def _limit(option: str, field: str, text: str) -> Callable[[Decorated], Decorate
 @click.option(
     "--drain",
     "drain_seconds",
-    type=click.FloatRange(1),
+    type=click.IntRange(1),
     metavar="SECONDS",
     default=Settings.drain_seconds,
     show_default=True,

@@ -18,7 +18,7 @@ from spd.runtime import Model, Scene
 from spd.serve.bodies import BINARY, content_type, parse_points, read_image_file, read_points_body
 from spd.serve.openapi import openapi
 from spd.serve.scenes import Entry
-from spd.serve.service import Service, is_demo
+from spd.serve.service import STOPPING, Service, is_demo
 from spd.version import __version__
 
 IMAGE = "the image"
@@ -38,7 +38,7 @@ async def create_scene(request: Request) -> Response:
         service.scenes.check_room()
         data = await read_image_file(request, limits.max_upload)
         work = partial(_encoded, service, model, data)
-        scene, focal_px, ms = await service.work.run(request, work, lambda made: made[0].close())
+        scene, focal_px, ms = await service.work.run(request, work)
     name = service.scenes.add(scene, focal_px)
     body = {"id": name, "width": scene.width, "height": scene.height, "encode_ms": ms, "focal_px": focal_px}
     return JSONResponse(body, 201, {"Location": f"/scenes/{name}"})
@@ -183,7 +183,7 @@ async def readyz(request: Request) -> Response:
     """Whether images are taken: 503 until the model is loaded, and when the server is to end."""
     service = _service(request)
     if service.stopping:
-        raise HTTPException(503, "the server is stopping; ask again later", {"Retry-After": "1"})
+        raise HTTPException(503, STOPPING, {"Retry-After": "1"})
     return JSONResponse({"status": "ready", "backend": service.model.backend})
 
 

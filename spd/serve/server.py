@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 from functools import partial
@@ -35,8 +34,12 @@ class _Server(uvicorn.Server):
         """Finish what runs; a second signal does not wait for it."""
         self.force_exit = self.should_exit
         self.should_exit = self._service.stopping = True
-        if not self.force_exit:
-            note(f"{signal.Signals(sig).name}: finishing what runs.")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what listens, and wait for what runs."""
+        if self._service.stopping:
+            note("Stopping: what runs is finished.")
+        await super().shutdown(sockets)
 
 
 def serve(
@@ -106,7 +109,7 @@ def _config(service: Service) -> uvicorn.Config:
         log_config=None,
         log_level="info" if verbose else "error",
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(service.settings.drain_seconds)),
+        timeout_graceful_shutdown=service.settings.drain_seconds,
     )
 
 

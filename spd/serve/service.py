@@ -20,6 +20,8 @@ from spd.serve.work import Work
 
 logger = logging.getLogger("spd")
 
+STOPPING = "the server is stopping; ask again later"
+
 SHIPPED = tuple(path.name for path in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
 """Weights that come with this package: small networks that show how it works."""
 

@@ -30,7 +30,7 @@ class Settings:
     """Requests that may wait for a worker, or be on their way in."""
     on_evicted: str = "encode"
     """`encode`: a scene that had to make room is encoded again when it is asked. `410`: it is gone."""
-    drain_seconds: float = 10
+    drain_seconds: int = 10
     """How long requests may take to finish once the server is to end."""
     cors: tuple[str, ...] = ()
     """Origins whose pages may use the server; `*` stands for all."""

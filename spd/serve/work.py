@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 Result = TypeVar("Result")
 
 BUSY = 429
-STOPPING = 503
 
 
 class Work:
@@ -59,9 +58,7 @@ class Work:
         finally:
             self.taken -= 1
 
-    async def run(
-        self, request: Request, function: Callable[[], Result], discard: Callable[[Result], None] | None = None
-    ) -> Result:
+    async def run(self, request: Request, function: Callable[[], Result]) -> Result:
         """What a function returns, run on one of the threads.
 
         If the client goes away before it begins, it never does. If it has begun, its end is waited for, since the
@@ -70,16 +67,15 @@ class Work:
         Args:
             request: its body must have been read.
             function: the work.
-            discard: is given the result if nobody is there to take it.
 
         Raises:
             ClientDisconnect: the client went away.
-            HTTPException: the server ends and waits no longer.
         """
         with self._lock:
             self.waiting += 1
         future = self._pool.submit(self._counted, function)
         result = asyncio.wrap_future(future)
+        result.add_done_callback(_look_at)
         gone = asyncio.ensure_future(_disconnect(request))
         ends: set[asyncio.Future[Any]] = {result, gone}
         try:
@@ -88,13 +84,8 @@ class Work:
                 return result.result()
             if not self._cancel(future):
                 await asyncio.wait({result})
-                if result.exception() is None and discard is not None:
-                    discard(result.result())
-        except asyncio.CancelledError as error:  # the server's time to finish is over
-            self._cancel(future)
-            result.add_done_callback(_look_at)
-            raise HTTPException(STOPPING, "the server is stopping; ask again later", {"Retry-After": "1"}) from error
         finally:
+            self._cancel(future)  # the server's time to finish may be over
             gone.cancel()
         raise ClientDisconnect
 
@@ -114,6 +105,8 @@ class Work:
 
     def _cancel(self, future: Future[Any]) -> bool:
         """Whether a function had not begun, and never will."""
+        if future.cancelled():
+            return True
         cancelled = future.cancel()
         with self._lock:
             self.waiting -= cancelled
