@@ -1,7 +1,7 @@
 """The page of spd-serve without a server: `python -m tools.page engines/demo --out site`.
 
-The static site holds the page, one precision of a bundle's graphs, and the files of onnxruntime-web that run them in the
-visitor's browser. Any web server can hand it out, such as `python -m http.server --directory site`.
+The static site holds the page, one precision of a bundle's graphs, and the files of onnxruntime-web that run them in
+the visitor's browser. Any web server can hand it out, such as `python -m http.server --directory site`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from spd.version import __version__
 
 PAGE = Path(spd.serve.__file__).parent / "page"
 PACKAGE = "onnxruntime-web@1.30.0"
-RUNTIME = ("dist/ort.wasm.min.mjs", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm", "package.json")
+RUNTIME = (
+    "dist/ort.wasm.min.mjs",
+    "dist/ort-wasm-simd-threaded.mjs",
+    "dist/ort-wasm-simd-threaded.wasm",
+    "package.json",
+)
 """What the page needs of the package; the last names its licence."""
 PRECISIONS = ("fp16", "fp32", "int8")
 """Those that onnxruntime-web runs, in the order in which one is taken: fp16 is half the download of fp32."""
@@ -36,7 +41,9 @@ ENGINE = 'export { Engine } from "./browser.js";\n'
 
 @click.command(cls=Command)
 @click.argument("engines", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the site; replaced if it exists.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the site; replaced if it exists."
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Which graphs.  [default: fp16, or else fp32]")
 def main(engines: Path, out: Path, precision: str | None) -> None:
     """Write a static site that runs the bundle ENGINES in the visitor's browser."""
@@ -80,19 +87,27 @@ def copy_model(bundle: Bundle, precision: str, folder: Path) -> None:
     (folder / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
 
 
+def npm() -> str | None:
+    """Path of npm, if it is installed."""
+    return shutil.which("npm")
+
+
 def fetch_runtime(folder: Path) -> None:
     """Take the built files of onnxruntime-web from npm.
 
     Raises:
         SPDError: npm is not installed, or cannot fetch the package.
     """
-    npm = shutil.which("npm")
-    if npm is None:
+    command = npm()
+    if command is None:
         raise SPDError(f"npm is missing, which fetches {PACKAGE}; install Node.js, for example: apt install npm")
     folder.mkdir()
     with tempfile.TemporaryDirectory() as place:
         done = subprocess.run(
-            [npm, "pack", PACKAGE, "--silent", "--pack-destination", place], capture_output=True, text=True, check=False
+            [command, "pack", PACKAGE, "--silent", "--pack-destination", place],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         packed = next(Path(place).glob("*.tgz"), None)
         if done.returncode or packed is None:

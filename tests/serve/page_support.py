@@ -48,7 +48,9 @@ class Visitor:
         """What the browser complains of, such as what the page's own policy forbids."""
         self.hosts: set[str] = set()
         """Where requests went."""
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None
+        )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(url)
@@ -60,7 +62,8 @@ class Visitor:
             const transfer = new DataTransfer();
             transfer.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, {type}));
             const options = {bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer};
-            document.body.dispatchEvent(event === "paste" ? new ClipboardEvent(event, options) : new DragEvent(event, options));
+            const kind = event === "paste" ? ClipboardEvent : DragEvent;
+            document.body.dispatchEvent(new kind(event, options));
         }"""
         self.page.evaluate(script, [base64.b64encode(data).decode(), name, kind, event])
 
@@ -110,7 +113,9 @@ class Visitor:
 
     def import_module(self, name: str, code: str, *values: Any) -> Any:
         """The value of some code over `m`, a module of the page, and `v`, values."""
-        script = f"async (v) => {{ const m = await import(new URL('static/{name}', document.baseURI)); return ({code}); }}"
+        script = (
+            f"async (v) => {{ const m = await import(new URL('static/{name}', document.baseURI)); return ({code}); }}"
+        )
         return self.page.evaluate(script, list(values))
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
 // From a photo to the graph's image, with the very integers of Pillow's bilinear resize, which `spd.preprocess` uses.
+// Pillow shrinks a photo more than twice as high as wide by its height first; there a value may differ by 1.
 
 const PAD_COLOUR = [124, 116, 104];
 const BITS = 22; // of Pillow's fixed-point weights
