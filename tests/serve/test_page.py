@@ -166,7 +166,7 @@ def test_by_keyboard(shown: Visitor, scene: Scene) -> None:
 
 
 def test_every_control_can_be_reached_and_has_a_name(shown: Visitor) -> None:
-    shown.click(50, 50, SIZE)
+    shown.click(50.5, 50.5, SIZE)
     shown.page.focus("[data-view=photo]")
     reached = []
     for _ in range(10):
@@ -194,11 +194,32 @@ def test_every_control_can_be_reached_and_has_a_name(shown: Visitor) -> None:
         assert name in named
 
 
+def test_answers_that_overtake_each_other(shown: Visitor) -> None:
+    held: list[Any] = []
+    shown.page.route("**/depth", lambda route: route.continue_() if held else held.append(route))
+    shown.page.mouse.click(*shown.place(20.5, 20.5, SIZE))
+    shown.click(150.5, 100.5, SIZE)
+    with shown.new_row():
+        held[0].continue_()
+    assert shown.page.locator("#marks .number").all_inner_texts() == ["1", "2"]
+    np.testing.assert_array_equal(shown.rows()[:, :2], [(20.5, 20.5), (150.5, 100.5)])
+
+
+def test_a_photo_that_the_browser_cannot_show(visitor: Visitor, scene: Scene, room: NDArray[np.uint8]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(room).save(file, "TIFF")
+    visitor.show(file.getvalue(), "room.tif", kind="image/tiff")
+    assert visitor.page.get_by_role("button", name="Depth").get_attribute("aria-pressed") == "true"
+    assert len(np.unique(picture(visitor, "#map").reshape(-1, 3), axis=0)) > 100
+    visitor.click(50.5, 50.5, SIZE)
+    assert np.float32(visitor.rows()[0, 2]) == scene.depth([(50.5, 50.5)])[0]
+
+
 def test_a_new_photo_takes_the_place_of_the_old(visitor: Visitor, service: Service, room: NDArray[np.uint8]) -> None:
     others = len(service.scenes)  # of pages that were closed by force
     visitor.show(png(room))
     assert len(service.scenes) == others + 1
-    visitor.click(50, 50, SIZE)
+    visitor.click(50.5, 50.5, SIZE)
     visitor.drop(png(room[:, ::2]), "half.png", event="paste")
     visitor.page.wait_for_function("() => document.getElementById('status').textContent.startsWith('100 × 120')")
     assert visitor.page.locator("#marks li").count() == 0
@@ -209,7 +230,7 @@ def test_a_new_photo_takes_the_place_of_the_old(visitor: Visitor, service: Servi
 
 def test_a_scene_that_is_gone_is_encoded_again(shown: Visitor, service: Service, scene: Scene) -> None:
     service.scenes.close()
-    shown.click(50, 50, SIZE)
+    shown.click(50.5, 50.5, SIZE)
     assert np.float32(shown.rows()[0, 2]) == scene.depth([(50.5, 50.5)])[0]
     (complaint,) = shown.errors
     assert "404" in complaint
@@ -229,14 +250,14 @@ def test_refused_files(shown: Visitor) -> None:
         refusal(bytes(400_000), "large.png") == "large.png has 0.4 MB, this service takes up to 0.3 MB; resize it first"
     )
     # The photo that was there can still be asked.
-    shown.click(50, 50, SIZE)
+    shown.click(50.5, 50.5, SIZE)
     assert shown.page.is_hidden("#error")
     assert "200 × 120" in shown.text("#status")
 
 
 def test_a_service_that_went_away(shown: Visitor) -> None:
     shown.page.route("**/depth", lambda route: route.abort())
-    shown.page.mouse.click(*shown.place(50, 50, SIZE))
+    shown.page.mouse.click(*shown.place(50.5, 50.5, SIZE))
     shown.page.wait_for_selector("#error:not([hidden])")
     assert shown.text("#error") == "The service does not answer; is spd-serve still running?"
     shown.errors.clear()
@@ -252,9 +273,10 @@ def test_on_a_phone(visit: Callable[..., Visitor], room: NDArray[np.uint8], sche
     phone = visit(viewport={"width": 360, "height": 780}, is_mobile=True, has_touch=True, color_scheme=scheme)
     width = "[document.documentElement.scrollWidth, innerWidth]"
     assert phone.page.evaluate(width) == [360, 360]
+    assert phone.text("h2") == "Start with a photo"
     phone.show(png(room))
     with phone.new_row():
-        phone.page.touchscreen.tap(*phone.place(50, 50, SIZE))
+        phone.page.touchscreen.tap(*phone.place(50.5, 50.5, SIZE))
     phone.drag((20, 20), (150, 100), SIZE)
     phone.page.click("#lens summary")
     for view in ("depth", "cloud", "photo"):

@@ -2,16 +2,18 @@
 
 import { Cloud } from "./cloud.js";
 import { Engine } from "./engine.js";
-import { aboutMetres, metres } from "./format.js";
+import { aboutMetres } from "./format.js";
 import { depthInGrid, distance, gridColumns, quantiles } from "./geometry.js";
-import { csv, Lens, listMarks, markText, showReading } from "./panel.js";
+import { csv, Lens, listMarks, markText, showReading, TOUCH } from "./panel.js";
 import { paintDepth, paintScale } from "./ramp.js";
 import { listenForPhotos } from "./sources.js";
 import { Stage } from "./stage.js";
 
 const CELLS = { hover: 64 * 48, fine: 160 * 120 }; // a fine grid takes seconds on a slow CPU
 const HELP = {
-  photo: "Click for the depth of a point, drag to measure between two. Keys: arrows, Enter, Space.",
+  photo: TOUCH
+    ? "Tap for the depth of a point, drag to measure between two."
+    : "Click for the depth of a point, drag to measure between two. Keys: arrows, Enter, Space.",
   depth: "Near is light, far is dark. Everything works as on the photo.",
   cloud: "Drag to turn, scroll or pinch to come closer.",
 };
@@ -43,12 +45,13 @@ async function take(file) {
     const shown = await image.decode().then(() => true, () => false);
     const encoded = await engine.encode(file, signal);
     if (signal.aborted) return;
-    begin({ name: file.name || "photo", ...encoded }, shown ? url : null);
+    begin({ name: file.name || "photo", ...encoded }, shown ? url : "");
     await fetchGrid(CELLS.hover, signal);
     showView();
   } catch (error) {
     if (!signal.aborted) fail(error.message);
   } finally {
+    if (byId("photo").src !== url) URL.revokeObjectURL(url);
     if (!signal.aborted) {
       document.body.classList.remove("busy");
       showStatus();
@@ -60,7 +63,7 @@ async function take(file) {
 function begin(encoded, url) {
   fail("");
   URL.revokeObjectURL(byId("photo").src);
-  byId("photo").src = url ?? "";
+  byId("photo").src = url;
   [photo, grid, refined, marks, counted] = [encoded, null, false, [], 0];
   document.body.dataset.state = "photo";
   byId("welcome").hidden = true;
@@ -97,11 +100,13 @@ function coarseLine(a, b) {
 /** Asks the exact depth of one point or of the two ends of a line, and keeps the answer as a mark. */
 async function mark(points) {
   const { signal } = taking;
+  const number = ++counted;
   try {
     const { depth, ms } = await engine.depth(Float32Array.from(points.flatMap(({ u, v }) => [u, v])));
     if (signal.aborted) return;
     fail("");
-    marks.push({ number: ++counted, ends: points.map((point, at) => ({ ...point, depth: depth[at] })), ms });
+    marks.push({ number, ends: points.map((point, at) => ({ ...point, depth: depth[at] })), ms });
+    marks.sort((a, b) => a.number - b.number); // answers may overtake each other
     showMarks();
   } catch (error) {
     if (!signal.aborted) fail(error.message);
@@ -184,10 +189,13 @@ async function start() {
   byId("download").addEventListener("click", download);
   addEventListener("pagehide", () => engine.forget());
   listenForPhotos(take, fail);
+  if (TOUCH) byId("welcome").querySelector("h2").textContent = "Start with a photo";
+  byId("status").textContent = engine.loading;
   try {
     const info = await engine.info();
     byId("model").textContent = [info.preset ?? info.name, `${info.width} × ${info.height}`, info.precision, info.backend].join(" · ");
     byId("demo").hidden = !info.demo;
+    if (byId("status").textContent === engine.loading) showStatus();
   } catch (error) {
     fail(error.message);
   }

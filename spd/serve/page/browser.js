@@ -8,6 +8,7 @@ const PART = 256; // points asked at once: between the parts of a grid there is 
 /** As the engine of server.js. */
 export class Engine {
   privacy = "The photo stays in this browser: nothing is sent anywhere.";
+  loading = "Loading the network …";
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   #waiting = new Map();
   #asked = 0;

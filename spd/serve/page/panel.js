@@ -3,6 +3,9 @@
 import { ASSUMED_VIEW, distance, focalOfView, viewOfFocal } from "./geometry.js";
 import { float32Text, metres, microseconds } from "./format.js";
 
+/** Whether the photo is touched rather than clicked. */
+export const TOUCH = matchMedia("(pointer: coarse)").matches;
+
 const byId = (id) => document.getElementById(id);
 const pixel = ({ u, v }) => `${u}, ${v}`;
 
@@ -13,7 +16,7 @@ export const markText = ({ ends }, camera) =>
 /** Shows the last answer large. Without a mark it says what to do. */
 export function showReading(mark, camera) {
   byId("reading").classList.toggle("idle", !mark);
-  byId("value").textContent = mark ? markText(mark, camera) : "Click the photo";
+  byId("value").textContent = mark ? markText(mark, camera) : `${TOUCH ? "Tap" : "Click"} the photo`;
   byId("detail").textContent = mark ? detail(mark) : "for the depth of a point. Drag to measure between two points.";
 }
 

@@ -5,6 +5,7 @@
 /** Encodes and asks by HTTP. Errors are of one line, for the reader. */
 export class Engine {
   privacy = "The photo goes to this server only, which forgets it when you choose another or leave.";
+  loading = "";
   #info = null;
   #scene = null;
   #file = null;
