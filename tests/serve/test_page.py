@@ -238,16 +238,17 @@ def test_a_scene_that_is_gone_is_encoded_again(shown: Visitor, service: Service,
 
 
 def test_refused_files(shown: Visitor) -> None:
-    def refusal(data: bytes, name: str) -> str:
+    def refusal(data: bytes, name: str, kind: str) -> str:
         shown.page.evaluate("document.getElementById('error').textContent = ''")
-        shown.drop(data, name, kind="")
+        shown.drop(data, name, kind)
         shown.page.wait_for_selector("#error:not(:empty)")
         return shown.text("#error")
 
-    assert "is not an image but text" in refusal(b"u,v\n1,2\n" * 9, "points.csv")
+    assert "is not an image but text" in refusal(b"u,v\n1,2\n" * 9, "points.csv", "text/csv")
     assert "422" in shown.errors.pop()
     assert (
-        refusal(bytes(400_000), "large.png") == "large.png has 0.4 MB, this service takes up to 0.3 MB; resize it first"
+        refusal(bytes(400_000), "large.png", "image/png")
+        == "large.png has 0.4 MB, this service takes up to 0.3 MB; resize it first"
     )
     # The photo that was there can still be asked.
     shown.click(50.5, 50.5, SIZE)

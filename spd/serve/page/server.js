@@ -50,7 +50,8 @@ export class Engine {
   }
 
   async #upload(file, signal) {
-    const headers = { "Content-Type": file.type || "application/octet-stream" };
+    // The service looks into what is not said to be an image, and then says what it is.
+    const headers = { "Content-Type": file.type.startsWith("image/") ? file.type : "application/octet-stream" };
     return (await request("scenes", { method: "POST", headers, body: file, signal })).json();
   }
 
