@@ -8,6 +8,7 @@ with no half-pixel term.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from PIL import Image
 
 PAD_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, RGB: padding is close to 0 once the graph has normalised the image."""
+FEW_POINTS = 64
+"""Up to so many points are mapped row by row, more by columns: 4,096 take 15 us so, and 100 by rows of 2."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Letterbox:
             resized = max(1, (2 * image_width * height + image_height) // (2 * image_height)), height
         return cls(image_width, image_height, width, height, *resized)
 
-    @property
+    @cached_property
     def pad(self) -> tuple[int, int]:
         """Padding on the left and at the top, pixels; right and bottom get one more where it does not divide by 2."""
         return (self.width - self.resized_width) // 2, (self.height - self.resized_height) // 2
 
-    @property
+    @cached_property
     def scale(self) -> tuple[float, float]:
         """Graph pixels per image pixel along u and v; they differ a little, as the resized image has whole pixels."""
         return self.resized_width / self.image_width, self.resized_height / self.image_height
@@ -63,6 +66,8 @@ class Letterbox:
         if image.size != resized:
             # No reducing_gap: 3.0 saves 13 of 40 ms at 12 megapixels, but changes values by up to 4.
             image = image.resize(resized, Image.Resampling.BILINEAR)
+        if resized == (self.width, self.height):
+            return np.array(image)
         canvas = np.empty((self.height, self.width, 3), dtype=np.uint8)
         canvas[:] = PAD_COLOUR
         left, top = self.pad
@@ -74,7 +79,22 @@ class Letterbox:
 
         Computed in float64, where 24 bits would cost 0.001 pixels in an image 10,000 pixels wide.
         """
-        return (np.asarray(points_K2, dtype=np.float64) * self.scale + self.pad).astype(np.float32)
+        points_K2 = np.asarray(points_K2, dtype=np.float64)
+        if (self.width, self.height) == (self.image_width, self.image_height):
+            return points_K2.astype(np.float32, order="C")
+        graph_K2 = np.empty(points_K2.shape, dtype=np.float32)
+        if len(points_K2) <= FEW_POINTS:
+            scale, pad = self._arrays
+            return np.add(points_K2 * scale, pad, out=graph_K2, casting="same_kind")
+        for axis in (0, 1):
+            column = points_K2[:, axis] * self.scale[axis]
+            graph_K2[:, axis] = np.add(column, self.pad[axis], out=column)
+        return graph_K2
+
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`scale` and `pad`."""
+        return np.array(self.scale), np.array(self.pad, dtype=np.float64)
 
     def to_image(self, points_K2: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map points [K, 2] from pixels of the graph's image to pixels of the image: float64 [K, 2]."""

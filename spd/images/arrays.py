@@ -30,7 +30,8 @@ def array_to_image(source: object, what: str) -> Image.Image:
         ) from error
     is_grey, is_colour = array.ndim == 2, array.ndim == 3 and array.shape[2] == 3
     if array.dtype == np.uint8 and (is_grey or is_colour) and array.size > 0:
-        return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+        image = Image.fromarray(np.ascontiguousarray(array))
+        return image.convert("RGB") if is_grey else image  # of colours, Pillow has made a copy
     shape, hint = ", ".join(map(str, array.shape)), _hint(array) if array.size else ""
     raise ImageError(
         f"{what} is a {array.dtype} array [{shape}]; expected uint8 [H, W, 3] in RGB order or [H, W]{hint}"

@@ -9,6 +9,7 @@ Imports neither torch nor ONNX Runtime until a backend is chosen.
 
 from spd.bundle.contract import BACKENDS
 from spd.runtime.loading import load
-from spd.runtime.model import Model, Scene
+from spd.runtime.model import Model, Stats
+from spd.runtime.scene import Scene
 
-__all__ = ["BACKENDS", "Model", "Scene", "load"]
+__all__ = ["BACKENDS", "Model", "Scene", "Stats", "load"]

@@ -32,14 +32,22 @@ class Backend(ABC):
     """Most points in one call of `decode`."""
     cache_bytes: int | None = None
     """Bytes of one cache on the device; None if not known."""
+    takes_gpu_arrays = False
+    """Whether `encode` also takes a `GpuArray`, uint8 [height, width, 3]."""
+    routed_tokens = 0
+    """Cells that `routes` gives for each point; 0 if it is not to be called."""
 
     @abstractmethod
-    def encode(self, image: NDArray[np.uint8]) -> Any:
-        """Encode an RGB image, uint8 [1, height, width, 3], to its cache."""
+    def encode(self, image: Any) -> Any:
+        """Encode an RGB image, uint8 [1, height, width, 3], to its cache. It is not read any more afterwards."""
 
     @abstractmethod
     def decode(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Depth in metres, float32 [1, K], of points (u, v), float32 [1, K, 2], in pixels of the backend's image."""
+
+    def routes(self, cache: Any, points: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Cells that points, as `decode` takes them, attend to: int64 [1, K, routed_tokens]."""
+        raise NotImplementedError
 
     def wait(self, cache: Any) -> None:
         """Wait until a cache is computed, where `encode` returns before; for measuring time."""
@@ -48,6 +56,10 @@ class Backend(ABC):
     def release(self, cache: Any) -> None:
         """Give back the memory of a cache that will not be used again; by default its last reference does."""
         return
+
+    def cuda_graphs(self) -> tuple[int, int]:
+        """How many were captured so far, and how many could not be."""
+        return 0, 0
 
     def close(self) -> None:
         """Give back what the backend holds; caches that are still referenced keep theirs and stay usable."""

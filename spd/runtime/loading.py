@@ -18,6 +18,9 @@ from spd.runtime.backend import Backend
 from spd.runtime.model import Model
 from spd.runtime.residency import parse_bytes
 
+ON_CPU = ("onnxruntime-cpu", "openvino")
+"""Backends that never run on a GPU."""
+
 logger = logging.getLogger("spd")
 
 
@@ -30,6 +33,7 @@ def load(
     weights: str = "auto",
     threads: int | None = None,
     cache_budget: int | str | None = None,
+    device: int | None = None,
 ) -> Model:
     """Load a bundle, or a checkpoint for the torch backend.
 
@@ -52,12 +56,14 @@ def load(
         cache_budget: bytes, or text such as "2GiB", that the caches of all scenes together may take on the device. The
             least recently used are evicted, and encoded again when they are next queried; their images are kept on the
             host for that, 3 bytes per pixel of `Model.size`. By default every open scene keeps its cache. Bundles only.
+        device: number of the GPU, as CUDA_VISIBLE_DEVICES numbers them; then "auto" tries no backend that runs on the
+            CPU. By default the first GPU, if there is one.
 
     Raises:
         BundleError: the bundle is missing, incomplete, changed, or from a newer format.
         CheckpointError: the checkpoint cannot be used.
-        BackendError: the backend cannot run here, or there is no such backend, precision, number of threads or choice
-            of weights.
+        BackendError: the backend cannot run here, or there is no such backend, precision, number of threads, GPU or
+            choice of weights.
         InputError: the budget is not a size, or less than one scene takes.
     """
     path = Path(path)
@@ -70,12 +76,16 @@ def load(
         raise BackendError(f"there are no weights {weights!r}; choose one of: {', '.join(CHECKPOINT_WEIGHTS)}")
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}, expected at least 1, or None for all cores")
+    if device is not None:
+        if backend in ON_CPU:
+            raise BackendError(f"device is the number of a GPU, but {backend} runs on the CPU; leave it out")
+        devices.check_gpu(device)
     if checkpoint_suffix(path) and not path.is_dir():
-        model = _load_checkpoint(path, backend, precision, size, weights, threads, budget)
+        model = _load_checkpoint(path, backend, precision, size, weights, threads, budget, device)
     elif weights != "auto":
         raise BackendError(f"{path} is not a checkpoint; only a checkpoint has {weights} weights to choose")
     else:
-        model = _load_bundle(path, backend, precision, threads, budget)
+        model = _load_bundle(path, backend, precision, threads, budget, device)
     model.load_again = partial(
         load,
         path.absolute(),  # a new process may be in another folder
@@ -85,18 +95,24 @@ def load(
         weights=weights,
         threads=threads,
         cache_budget=cache_budget,
+        device=device,
     )
     return model
 
 
-def _load_bundle(path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None) -> Model:
+def _load_bundle(
+    path: Path, backend: str, precision: str | None, threads: int | None, budget: int | None, device: int | None
+) -> Model:
     bundle = open_bundle(path)
     if precision == "int8-bf16" and backend not in ("auto", "openvino"):
         raise BackendError(f"{backend} cannot run int8-bf16: openvino alone does; take int8")
     notes: list[str] = []
     makers: dict[str, Callable[[], Backend]] = {
-        **{name: partial(_tensorrt, bundle, flavour, precision, notes) for name, flavour in ENGINE_BACKENDS.items()},
-        "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads),
+        **{
+            name: partial(_tensorrt, bundle, flavour, precision, notes, device or 0)
+            for name, flavour in ENGINE_BACKENDS.items()
+        },
+        "onnxruntime-cuda": lambda: _onnxruntime(bundle, "onnxruntime-cuda", precision, threads, device or 0),
         "onnxruntime-cpu": lambda: _onnxruntime(bundle, "onnxruntime-cpu", precision, threads),
         "openvino": lambda: _openvino(bundle, precision, threads),
         "torch": lambda: _torch_from_bundle(bundle),
@@ -105,6 +121,8 @@ def _load_bundle(path: Path, backend: str, precision: str | None, threads: int |
         return Model(makers[backend](), bundle.manifest, notes, budget)
     missed: list[str] = []
     for name in _order(bundle, precision):
+        if device is not None and name in ON_CPU:
+            continue
         try:
             model = Model(makers[name](), bundle.manifest, notes, budget)
         except BackendError as error:
@@ -158,6 +176,7 @@ def _load_checkpoint(
     weights: str,
     threads: int | None,
     budget: int | None,
+    device: int | None,
 ) -> Model:
     if backend not in ("auto", "torch"):
         raise BackendError(
@@ -169,18 +188,18 @@ def _load_checkpoint(
         raise BackendError(f"{path} is a checkpoint, for the torch backend: {reason}")
     from spd.runtime.torch_model import TorchBackend  # torch and timm take seconds to import
 
-    network = TorchBackend(path, size, weights, threads)
+    network = TorchBackend(path, size, weights, threads, device)
     return Model(network, None, network.notes, budget)
 
 
-def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None) -> Backend:
+def _onnxruntime(bundle: Bundle, name: str, precision: str | None, threads: int | None, device: int = 0) -> Backend:
     require(name, precision)
     from spd.runtime.onnx_runtime import OnnxRuntimeBackend  # 0.1 s that checkpoints do not need
 
     if precision is None:
         fastest = "fp16" if name == "onnxruntime-cuda" else "int8"
         precision = fastest if fastest in bundle.manifest.precisions else "fp32"
-    return OnnxRuntimeBackend(bundle, name, precision, threads)
+    return OnnxRuntimeBackend(bundle, name, precision, threads, device)
 
 
 def _openvino(bundle: Bundle, precision: str | None, threads: int | None) -> Backend:
@@ -192,13 +211,13 @@ def _openvino(bundle: Bundle, precision: str | None, threads: int | None) -> Bac
     return OpenVinoBackend(bundle, precision, threads)
 
 
-def _tensorrt(bundle: Bundle, flavour: str, precision: str | None, notes: list[str]) -> Backend:
+def _tensorrt(bundle: Bundle, flavour: str, precision: str | None, notes: list[str], device: int) -> Backend:
     from spd.runtime.tensorrt.backend import TensorRTBackend  # as above
     from spd.runtime.tensorrt.library import LIBRARIES, plan_records
 
     library = LIBRARIES[flavour]
     plan_records(bundle, precision, library)  # before anything is imported that may be missing
-    return TensorRTBackend(bundle, precision, notes, library)
+    return TensorRTBackend(bundle, precision, notes, library, device)
 
 
 def _torch_from_bundle(bundle: Bundle) -> Backend:

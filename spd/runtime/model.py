@@ -1,21 +1,47 @@
-"""`Model` and `Scene`: encode an image once, then query points in pixels of the image as shown."""
+"""`Model`: encodes images, each once, to scenes."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, NoReturn
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from PIL import Image
 
 from spd.bundle import Manifest
-from spd.errors import PointsError, SPDError
+from spd.errors import ImageError, InputError, SPDError, one_line
 from spd.images import ImageSource, read_image
-from spd.preprocess import Letterbox, inside
+from spd.preprocess import Letterbox
+from spd.runtime.ahead import one_ahead
+from spd.runtime.arrays import GpuArray, SupportsCuda, SupportsDLPack, gpu_array, on_gpu, to_host
 from spd.runtime.backend import Backend
-from spd.runtime.residency import Residency, Resident
+from spd.runtime.residency import Residency
+from spd.runtime.scene import Scene
+
+logger = logging.getLogger("spd")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a model has done since it was loaded, and what it holds now."""
+
+    encodings: int
+    """Times that an image was encoded; more than there were images if scenes were evicted and asked again."""
+    evictions: int
+    """Caches that were given up for others under the `cache_budget`."""
+    scenes: int
+    """Scenes whose cache is on the device now."""
+    bytes: int | None
+    """Bytes that those caches take; None on torch, which does not say."""
+    graphs: int
+    """CUDA graphs that were captured on TensorRT."""
+    fallbacks: int
+    """CUDA graphs that could not be captured: their kernels are enqueued one by one, which is slower."""
 
 
 class Model:
@@ -45,30 +71,167 @@ class Model:
         self.load_again: Callable[[], Model] | None = None
         """Loads the same model with the same options; None if it was not made by `spd.load`."""
 
-    def encode(self, image: ImageSource) -> Scene:
+    @overload
+    def encode(self, image: ImageSource | SupportsDLPack | SupportsCuda, *, stream: Any = None) -> Scene: ...
+    @overload
+    def encode(self, image: list[Any] | tuple[Any, ...], *, stream: Any = None) -> list[Scene]: ...
+    def encode(self, image: Any, *, stream: Any = None) -> Scene | list[Scene]:
         """Encode an image once; query the scene as often as you like.
 
+            >>> scene = model.encode(np.zeros((480, 640, 3), np.uint8))
+            >>> scene.width, scene.height
+            (640, 480)
+            >>> len(model.encode([np.zeros((480, 640, 3), np.uint8), np.zeros((90, 160, 3), np.uint8)]))
+            2
+
         Args:
-            image: a path; the bytes of an image file; a file opened in binary mode; a PIL image; or a uint8 array
-                [H, W, 3] in RGB order or [H, W] grey, or what converts itself to one, such as a tensor in the host's
-                memory. Of any size. EXIF orientation is applied.
+            image: a path; the bytes of an image file; a file opened in binary mode; a PIL image; or a uint8 array or
+                tensor [H, W, 3] in RGB order or [H, W] grey, of any library. Of any size. EXIF orientation is applied.
+                A list or tuple of images gives a list of scenes: all or, if one fails, none.
+
+                An array in the host's memory that is C-contiguous and of `Model.size` is not copied. One on a GPU goes
+                to a TensorRT encoder by a copy on the device if it is of that size and has `__cuda_array_interface__`.
+                Others, and all on other backends or under a `cache_budget`, are copied to the host, with a line in
+                `Model.notes`.
+            stream: the CUDA stream of arrays on a GPU: its handle, or an object with `__cuda_stream__`. They are read
+                after the work that is in it now, and before what comes into it later. By default the current stream of
+                their library. Of no account for others.
 
         Raises:
             ImageError: the image cannot be read, or is of another type or shape.
+            InputError: `stream` is none.
             SPDError: the model is closed, or was loaded before this process was forked.
         """
         residency = self._open_residency()
         residency.process.check()
-        shown = read_image(image)
+        if not isinstance(image, list | tuple):
+            return self._encode(residency, image, stream)
+        scenes: list[Scene] = []
+        try:
+            for each in image:
+                scenes.append(self._encode(residency, each, stream))
+        except BaseException:
+            for scene in scenes:
+                scene.close()
+            raise
+        return scenes
+
+    def stream(self, frames: Iterable[Any]) -> Generator[Scene, None, None]:
+        """Scenes of the frames of a video: the next one is read and encoded while you query the one before.
+
+            >>> frames = (np.full((480, 640, 3), grey, np.uint8) for grey in range(3))
+            >>> for scene in model.stream(frames):
+            ...     print(scene.depth([[320.5, 240.5]]).shape)
+            (1,)
+            (1,)
+            (1,)
+
+        Args:
+            frames: images as `encode` takes them. The iterator runs in a thread of its own, one frame ahead.
+
+        Yields:
+            A scene for each frame, in order. It is closed when the next one is asked for. Close the generator when
+            leaving it early.
+
+        Raises:
+            SPDError: as `encode`, where the scene of the frame would have been; the frames after it are not read.
+        """
+        making = (self.encode(frame) for frame in frames)
+        with closing(one_ahead(making, Scene.close, threading.Event())) as scenes:
+            for scene in scenes:
+                with scene:
+                    yield scene
+
+    def warm_up(self, points: Iterable[int] = (1, 64, 256)) -> None:
+        """Do now what the first calls would do: allocate, compile, and on TensorRT capture CUDA graphs.
+
+            >>> model.warm_up(points=(64, 256))
+
+        Args:
+            points: numbers of points that will be asked at once.
+
+        Raises:
+            InputError: a number is below 1.
+            SPDError: the model is closed, or a call failed.
+        """
         height, width = self.size
-        letterbox = Letterbox.fit(shown.width, shown.height, width, height)
-        return Scene(residency, residency.add(letterbox.apply(shown)[None]), letterbox)
+        counts = tuple(points)
+        if min(counts, default=1) < 1:
+            raise InputError(f"points is {counts}, expected numbers of at least 1")
+        for _ in range(3):  # on TensorRT the first run is plain, the second captured, the third launched
+            with self.encode(np.zeros((height, width, 3), np.uint8)) as scene:
+                for count in counts:
+                    scene.depth(np.full((count, 2), 0.5))
+                scene.wait()
+
+    def stats(self) -> Stats:
+        """What it has done so far, and what it holds now.
+
+            >>> model.stats().evictions
+            0
+
+        Raises:
+            SPDError: the model is closed.
+        """
+        residency = self._open_residency()
+        backend, scenes = residency.backend, residency.resident_scenes
+        nbytes = None if backend.cache_bytes is None else scenes * backend.cache_bytes
+        return Stats(residency.encodings, residency.evictions, scenes, nbytes, *backend.cuda_graphs())
 
     def close(self) -> None:
         """Give back the model's memory, as far as no open scene uses it: those stay as usable and as fast as before."""
         if self._residency is not None:
             self._residency.backend.close()
         self._residency = None
+
+    def _encode(self, residency: Residency, image: Any, stream: Any) -> Scene:
+        height, width = self.size
+        pixels = self._array(residency, image, stream)
+        if isinstance(pixels, GpuArray):
+            return Scene(residency, residency.add(pixels), Letterbox.fit(width, height, width, height))
+        if pixels is not None and pixels.dtype == np.uint8 and pixels.shape == (height, width, 3):
+            letterbox = Letterbox.fit(width, height, width, height)
+            return Scene(residency, residency.add(np.ascontiguousarray(pixels)[None]), letterbox)
+        shown = read_image(image if pixels is None else pixels)
+        letterbox = Letterbox.fit(shown.width, shown.height, width, height)
+        return Scene(residency, residency.add(letterbox.apply(shown)[None]), letterbox)
+
+    def _array(self, residency: Residency, image: Any, stream: Any) -> NDArray[Any] | GpuArray | None:
+        """An image as an array on the host, or on the GPU if the encoder takes it there. None if it is no array."""
+        if isinstance(image, str | bytes | Image.Image):
+            return None
+        try:
+            if on_gpu(image):
+                found = self._gpu_array(residency, image, stream)
+                if found is not None:
+                    return found
+            converted = to_host(image, stream)
+            if not isinstance(converted, np.ndarray) and hasattr(converted, "__array_interface__"):
+                converted = np.asarray(converted)
+        except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
+            raise ImageError(f"the image cannot be copied to the host ({one_line(error)})") from error
+        return converted if isinstance(converted, np.ndarray) else None
+
+    def _gpu_array(self, residency: Residency, image: Any, stream: Any) -> GpuArray | None:
+        if not residency.backend.takes_gpu_arrays:
+            self._note(f"images on a GPU are copied to the host for {self.backend}")
+        elif residency.keeps_images:
+            self._note("images on the GPU are copied to the host, where a cache_budget keeps them")
+        else:
+            found = gpu_array(image, stream)
+            if found is not None and (found.shape, found.typestr) == ((*self.size, 3), "|u1"):
+                return found
+            height, width = self.size
+            self._note(
+                f"images on the GPU that are not contiguous uint8 [{height}, {width}, 3] are copied to the host and "
+                "fitted there"
+            )
+        return None
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            logger.info("%s", note)
+            self.notes.append(note)
 
     def _open_residency(self) -> Residency:
         if self._residency is None:
@@ -98,123 +261,3 @@ class Model:
     def __repr__(self) -> str:
         height, width = self.size
         return f"<spd.Model {height}x{width} {self.precision} on {self.backend}>"
-
-
-class Scene:
-    """An encoded image. Its cache stays on the device until the scene is closed or no longer referenced.
-
-    Under a `cache_budget` it may be evicted meanwhile; the next query then encodes the image again.
-    """
-
-    def __init__(self, residency: Residency, resident: Resident, letterbox: Letterbox) -> None:
-        self._place: tuple[Residency, Resident] | None = residency, resident
-        self._forget = weakref.finalize(self, residency.remove, resident)
-        self._letterbox = letterbox
-        self._name = residency.backend.name
-        self.width = letterbox.image_width
-        """Width of the image as shown, pixels."""
-        self.height = letterbox.image_height
-        """Height of the image as shown, pixels."""
-
-    def depth(self, points: ArrayLike, *, outside: str = "error") -> NDArray[np.float32]:
-        """Depth along the optical axis at points of the image.
-
-        Args:
-            points: (u, v) [K, 2]: u to the right, v down, in pixels of the image as shown. The image covers
-                0 <= u < width, 0 <= v < height; the centre of the first pixel is (0.5, 0.5).
-            outside: "error", or "nan" for NaN at points outside the image.
-
-        Returns:
-            Metres, float32 [K], in the order of the points. K may be 0 and may exceed the bundle's limit.
-
-        Raises:
-            PointsError: the points have another shape, are not finite, or lie outside the image.
-            SPDError: the scene is closed, or was encoded before this process was forked.
-        """
-        place = self._open_place()
-        if outside not in ("error", "nan"):
-            raise ValueError(f'outside is {outside!r}, expected "error" or "nan"')
-        points_K2 = _finite_points(points)
-        within = inside(points_K2, self.width, self.height)
-        if outside == "error" and not within.all():
-            first = int(np.argmin(within))
-            u, v = points_K2[first]
-            raise PointsError(
-                f"point {first} ({u:g}, {v:g}) is outside the image of {self.width} x {self.height} pixels; "
-                'expected 0 <= u < width and 0 <= v < height, or outside="nan"'
-            )
-        depth = np.full(len(points_K2), np.nan, dtype=np.float32)
-        if within.any():
-            depth[within] = _decode(*place, self._letterbox.to_graph(points_K2[within]))
-        return depth
-
-    @property
-    def cached(self) -> bool:
-        """Whether its cache is on the device; False once it is evicted or closed, until the next query encodes it."""
-        place = self._place
-        return place is not None and (place[1].busy or place[1].cache is not None)
-
-    def wait(self) -> None:
-        """Wait until the image is encoded. On TensorRT `encode` returns before; a query waits by itself.
-
-        Raises:
-            BackendError: the encoder failed.
-            SPDError: the scene is closed, or was encoded before this process was forked.
-        """
-        residency, resident = self._open_place()
-        with residency.use(resident) as cache:
-            residency.backend.wait(cache)
-
-    def _open_place(self) -> tuple[Residency, Resident]:
-        place = self._place  # as another thread may close the scene meanwhile
-        if place is None:
-            raise SPDError("the scene is closed; encode the image again")
-        place[0].process.check()
-        return place
-
-    def close(self) -> None:
-        """Give back the scene's memory on the device now."""
-        self._place = None
-        self._forget()
-
-    def __reduce_ex__(self, _: Any) -> NoReturn:
-        raise SPDError("a scene cannot be copied or pickled: its cache is on the device; encode the image again there")
-
-    def __enter__(self) -> Scene:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = " closed" if self._place is None else ""
-        return f"<spd.Scene {self.width} x {self.height} pixels on {self._name}{state}>"
-
-
-def _decode(residency: Residency, resident: Resident, points_K2: NDArray[np.float32]) -> NDArray[np.float32]:
-    backend = residency.backend
-    step = backend.max_points
-    with residency.use(resident) as cache:
-        parts = [
-            backend.decode(cache, np.ascontiguousarray(points_K2[None, start : start + step]))[0]
-            for start in range(0, len(points_K2), step)
-        ]
-    return np.concatenate(parts)
-
-
-def _finite_points(points: ArrayLike) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:  # a huge int overflows
-        raise PointsError(f"points are not numbers ({error}); expected (u, v) pairs, an array [K, 2]") from error
-    if array.size == 0 and array.shape in ((0,), (0, 2)):
-        return array.reshape(0, 2)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise PointsError(f"points have shape {list(array.shape)}, expected [K, 2]: one (u, v) pair for each point")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        raise PointsError(f"point {first} is {tuple(array[first].tolist())}, expected finite pixel coordinates")
-    return array

@@ -32,7 +32,7 @@ logger = logging.getLogger("spd")
 class OnnxRuntimeBackend(TiledBackend):
     """Both graphs of a bundle in ONNX Runtime sessions, which are safe to run from several threads."""
 
-    def __init__(self, bundle: Bundle, name: str, precision: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, name: str, precision: str, threads: int | None, device: int = 0) -> None:
         """Load the graphs.
 
         Args:
@@ -40,6 +40,7 @@ class OnnxRuntimeBackend(TiledBackend):
             name: onnxruntime-cpu or onnxruntime-cuda; `spd.runtime.available` says whether it can run here.
             precision: one of `spd.bundle.contract.PRECISIONS`.
             threads: CPU threads for one call, by default all cores that the process may use.
+            device: number of the GPU, for onnxruntime-cuda.
 
         Raises:
             BackendError: the provider cannot run here, or the threads cannot be started.
@@ -49,7 +50,11 @@ class OnnxRuntimeBackend(TiledBackend):
         self.height, self.width = bundle.manifest.height, bundle.manifest.width
         self.max_points = bundle.manifest.max_points
         self.cache_bytes = cache_nbytes(bundle.manifest.contract, precision)
+        for spec in bundle.manifest.contract.decoder_outputs:
+            if spec.name == "routes":
+                self.routed_tokens = int(spec.shape[-1])
         self._device = "cuda" if name == "onnxruntime-cuda" else "cpu"
+        self._number = device
         if self._device == "cuda":
             _preload()
         threads = threads or cores()  # ONNX Runtime would count the machine's, also in a container that has few
@@ -64,26 +69,38 @@ class OnnxRuntimeBackend(TiledBackend):
         binding = self._encoder.io_binding()
         binding.bind_cpu_input("image", image)
         for name in self._cache_names:
-            binding.bind_output(name, self._device)
+            binding.bind_output(name, self._device, self._number)
         self._run(self._encoder, binding)
         return dict(zip(self._cache_names, binding.get_outputs(), strict=True))
 
     def decode_tile(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """As in `TiledBackend`."""
+        return self._query(cache, points, "depth")
+
+    def routes(self, cache: dict[str, Any], points: NDArray[np.float32]) -> NDArray[np.int64]:
+        """As in `Backend`."""
+        return self._query(cache, points, "routes")
+
+    def _query(self, cache: dict[str, Any], points: NDArray[np.float32], output: str) -> NDArray[Any]:
         binding = self._decoder.io_binding()
         for name, value in cache.items():
             binding.bind_ortvalue_input(name, value)
         binding.bind_cpu_input("points", points)
-        binding.bind_output("depth", "cpu")
+        binding.bind_output(output, "cpu")
         self._run(self._decoder, binding)
-        depth: NDArray[np.float32] = binding.get_outputs()[0].numpy()
-        return depth
+        answer: NDArray[Any] = binding.get_outputs()[0].numpy()
+        return answer
 
     def _run(self, session: Any, binding: Any) -> None:
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # its exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
+
+    def _providers(self) -> list[Any]:
+        if self._number == 0:
+            return PROVIDERS[self.name]
+        return [(name, {**options, "device_id": str(self._number)}) for name, options in PROVIDERS[self.name]]
 
     def _session(self, bundle: Bundle, graph: str, threads: int) -> Any:
         path = bundle.graph(graph, self.precision)
@@ -95,9 +112,7 @@ class OnnxRuntimeBackend(TiledBackend):
         options.intra_op_num_threads = threads
         try:
             # Without a fallback of its own, which it would announce on stdout, where results go.
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=PROVIDERS[self.name], enable_fallback=0
-            )
+            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers(), enable_fallback=0)
         except Exception as error:
             raise BackendError(f"{self.name} cannot load {path}: {one_line(error)}") from error
         if self._device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":

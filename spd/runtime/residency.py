@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd.errors import InputError, SPDError
+from spd.runtime.arrays import GpuArray
 from spd.runtime.backend import Backend
 from spd.runtime.forks import Process, keep_in_forks
 
@@ -81,17 +80,36 @@ class Residency:
                     f"cache_budget is {budget} bytes, but the cache of one scene takes {backend.cache_bytes} on "
                     f"{backend.name} in {backend.precision}; give at least that"
                 )
-        self._changed = threading.Condition(threading.RLock())  # the garbage collector may come back in
+        self._lock = threading.RLock()  # the garbage collector may come back in
+        self._changed = threading.Condition(self._lock)
         self._clock = itertools.count(1)
         self._occupants: set[Resident] = set()
         """Scenes whose cache is on the device or being computed."""
         self.encodings = 0
         """Times that an image was encoded; more than there were scenes if some were evicted and asked again."""
+        self.evictions = 0
+        """Times that a cache was given up for another one."""
         keep_in_forks(self)
 
-    def add(self, image: NDArray[np.uint8]) -> Resident:
-        """Encode an image, uint8 [1, height, width, 3]."""
-        resident = Resident(None if self._limit is None else image)
+    @property
+    def keeps_images(self) -> bool:
+        """Whether images are kept on the host, to be encoded again."""
+        return self._limit is not None
+
+    @property
+    def resident_scenes(self) -> int:
+        """Scenes whose cache is on the device or being computed."""
+        return len(self._occupants)
+
+    def add(self, image: NDArray[np.uint8] | GpuArray) -> Resident:
+        """Encode an image, uint8 [1, height, width, 3], or on a GPU [height, width, 3]. The caller may change it later.
+
+        Only where `keeps_images` is False and the backend takes it may it be on a GPU.
+        """
+        resident = Resident(None)
+        if self.keeps_images:
+            assert isinstance(image, np.ndarray)
+            resident.image = image = image.copy()
         try:
             self._fill(resident, image)
         except BaseException:
@@ -99,30 +117,39 @@ class Residency:
             raise
         return resident
 
-    @contextmanager
-    def use(self, resident: Resident) -> Iterator[Any]:
-        """The cache of a scene, computed again if it was evicted; it stays until the end of the block.
+    def enter(self, resident: Resident) -> Any:
+        """The cache of a scene, computed again if it was evicted; it stays until `leave` is called.
 
         Raises:
             SPDError: the scene was closed.
         """
-        while not self._enter(resident):
+        while True:
+            with self._lock:
+                if resident.busy:
+                    self._changed.wait_for(lambda: not resident.busy)
+                if resident.closed:
+                    raise SPDError("the scene is closed; encode the image again")
+                if resident.cache is not None:
+                    resident.users += 1
+                    resident.last_used = next(self._clock)
+                    return resident.cache
             assert resident.image is not None
             self._fill(resident, resident.image)
-        try:
-            yield resident.cache
-        finally:
-            with self._changed:
-                resident.users -= 1
-                if resident.closed:
-                    self._drop(resident)
+
+    def leave(self, resident: Resident) -> None:
+        """End what `enter` began."""
+        with self._lock:
+            resident.users -= 1
+            if resident.closed:
+                self._drop(resident)
+            if self._limit is not None:  # somebody may wait for room
                 self._changed.notify_all()
 
     def remove(self, resident: Resident) -> None:
         """Give up a scene; a call that is using its cache keeps it until it ends."""
         if not self.process.is_this:
             return  # a thread that is not here may hold the lock
-        with self._changed:
+        with self._lock:
             resident.closed = True
             self._drop(resident)
             self._changed.notify_all()
@@ -131,21 +158,9 @@ class Residency:
         """The backend and the caches, which a forked process must not free."""
         return [self.backend, *(resident.cache for resident in list(self._occupants))]
 
-    def _enter(self, resident: Resident) -> bool:
-        """Begin to use the cache if it is there."""
-        with self._changed:
-            self._changed.wait_for(lambda: not resident.busy)
-            if resident.closed:
-                raise SPDError("the scene is closed; encode the image again")
-            if resident.cache is None:
-                return False
-            resident.users += 1
-            resident.last_used = next(self._clock)
-            return True
-
-    def _fill(self, resident: Resident, image: NDArray[np.uint8]) -> None:
+    def _fill(self, resident: Resident, image: NDArray[np.uint8] | GpuArray) -> None:
         """Compute the cache, unless another thread does."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: resident.busy or resident.cache is not None or self._make_room())
             if resident.busy or resident.cache is not None or resident.closed:
                 return
@@ -154,7 +169,7 @@ class Residency:
         try:
             resident.cache = self.backend.encode(image)
         finally:
-            with self._changed:
+            with self._lock:
                 resident.busy = False
                 self.encodings += resident.cache is not None
                 resident.last_used = next(self._clock)
@@ -170,6 +185,7 @@ class Residency:
         idle.sort(key=lambda resident: resident.last_used)
         for victim in idle[: max(len(self._occupants) - self._limit + 1, 0)]:
             self._drop(victim)
+            self.evictions += 1
         return len(self._occupants) < self._limit
 
     def _drop(self, resident: Resident) -> None:

@@ -63,7 +63,7 @@ class Scenes:
         name = secrets.token_urlsafe(16)
         self._entries[name] = Entry(scene, focal_px)
         if self._settings.on_evicted == "410":
-            for evicted in [key for key, entry in self._entries.items() if not entry.scene.cached]:
+            for evicted in [key for key, entry in self._entries.items() if entry.scene.nbytes == 0]:
                 self._end(evicted, "budget", "it had to make room for newer ones; send its image again")
         return name
 

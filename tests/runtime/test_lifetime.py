@@ -170,7 +170,7 @@ def test_a_pickled_model_is_loaded_again_with_what_was_asked(
     monkeypatch.chdir(tmp_path)
     for again in (pickle.loads(data), pickle.loads(pickle.dumps(pickle.loads(data)))):
         np.testing.assert_array_equal(again.encode(rooms[0]).depth(points), expected)
-    assert calls[0] == (Path(exported.name), "auto", "fp16", 1, 2**30)
+    assert calls[0] == (Path(exported.name), "auto", "fp16", 1, 2**30, None)
     assert calls[1:] == [(exported, *calls[0][1:])] * 3
 
 

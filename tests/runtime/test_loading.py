@@ -23,7 +23,7 @@ from spd.config import PRESETS
 from spd.errors import BackendError, BundleError, CheckpointError, SPDError
 from spd.models import seeded
 from spd.runtime import BACKENDS
-from spd.runtime.devices import cuda_missing
+from spd.runtime.devices import check_gpu, cuda_missing, gpus
 
 NO_GPU = "no NVIDIA driver"
 
@@ -312,7 +312,15 @@ def test_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch, init: int, count: 
 
     driver = SimpleNamespace(cuInit=lambda flags: init, cuDeviceGetCount=get_count)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
-    assert cuda_missing.__wrapped__() == expected
+    monkeypatch.setattr("spd.runtime.devices.gpus", gpus.__wrapped__)
+    assert cuda_missing() == expected
+    if expected is None:
+        check_gpu(count - 1)
+        with pytest.raises(BackendError, match=r"^device is 2, expected the number of a GPU from 0 to 1$"):
+            check_gpu(count)
+    else:
+        with pytest.raises(BackendError, match=f"^device is 0, but {expected}$"):
+            check_gpu(0)
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,4 +328,5 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert cuda_missing.__wrapped__().startswith("no NVIDIA driver (")
+    monkeypatch.setattr("spd.runtime.devices.gpus", gpus.__wrapped__)
+    assert str(cuda_missing()).startswith("no NVIDIA driver (")

@@ -45,7 +45,8 @@ class Binding:
         assert isinstance(value, Value)
         self.inputs[name] = value
 
-    def bind_output(self, name: str, device_type: str = "cpu") -> None:
+    def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0) -> None:
+        self.device_id = device_id
         self.outputs.append((name, device_type))
 
     def get_outputs(self) -> list[Value]:

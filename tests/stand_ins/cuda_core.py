@@ -152,6 +152,11 @@ class Stream:
         streams(machine)[stream._timeline.handle] = stream
         return stream
 
+    @staticmethod
+    def from_handle(handle: int) -> Stream:
+        """A stream that somebody else made; 1 is the legacy default stream."""
+        return Device(0).default_stream if handle == 1 else streams(current())[handle]
+
     _timeline: Timeline
     _closed: bool
 

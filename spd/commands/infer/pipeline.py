@@ -16,13 +16,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from PIL import Image
+
+from spd.runtime.ahead import one_ahead
 
 if TYPE_CHECKING:
     from spd.runtime import Model, Scene
@@ -76,28 +78,26 @@ def encoded_ahead(
             yield _encode(model, first)
             return
         stop, waiting = threading.Event(), iter(items[1:])
-
-        def encode_when_read(reading: Future[Read[Question]]) -> Encoded[Question]:
-            image_read = reading.result()
-            if stop.is_set():
-                raise CancelledError
-            return _encode(model, image_read)
-
+        ready = [first]
+        del first  # or its pixels would stay until the end
         with _threads() as threads:
             reading = deque(threads.submit(read, item) for item in islice(waiting, READ_AHEAD))
-            encoding = threads.submit(_encode, model, first)
-            del first  # or its pixels would stay until the end
-            try:
+
+            def encode_when_read() -> Encoded[Question]:
+                image_read = reading.popleft()
+                reading.extend(threads.submit(read, item) for item in islice(waiting, 1))
+                done = image_read.result()
+                if stop.is_set():
+                    raise CancelledError
+                return _encode(model, done)
+
+            def encodings() -> Iterator[Encoded[Question]]:
+                yield _encode(model, ready.pop())
                 while reading:
-                    encoded = encoding.result()
-                    encoding = threads.submit(encode_when_read, reading.popleft())
-                    reading.extend(threads.submit(read, item) for item in islice(waiting, 1))
-                    yield encoded
-                yield encoding.result()
-            except BaseException:
-                stop.set()
-                encoding.add_done_callback(_discard)
-                raise
+                    yield encode_when_read()
+
+            with closing(one_ahead(encodings(), _discard, stop)) as coming:
+                yield from coming
 
 
 def _encode(model: Model, image_read: Read[Question]) -> Encoded[Question]:
@@ -109,16 +109,16 @@ def _encode(model: Model, image_read: Read[Question]) -> Encoded[Question]:
     return Encoded(question, scene, time.perf_counter() - start)
 
 
-def _discard(encoding: Future[Encoded[Question]]) -> None:
+def _discard(encoded: Encoded[Question]) -> None:
     """Close the scene that nobody will take."""
-    if not encoding.cancelled() and encoding.exception() is None and (scene := encoding.result().scene) is not None:
-        scene.close()
+    if encoded.scene is not None:
+        encoded.scene.close()
 
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """One thread to encode and one for each image to be read meanwhile; what they have not begun is cancelled."""
-    threads = ThreadPoolExecutor(1 + READ_AHEAD, thread_name_prefix="spd-ahead")
+    """One for each image to be read while another is encoded; what they have not begun is cancelled."""
+    threads = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="spd-read")
     try:
         yield threads
     finally:

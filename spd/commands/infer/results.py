@@ -13,6 +13,7 @@ from spd.commands.infer.outputs import ERROR_COLUMN, WRITERS, Block, to_csv
 from spd.commands.infer.request import Answer, Request
 from spd.files import write_atomically
 from spd.points import PointTable
+from spd.points.space import Intrinsics, to_space
 
 
 def _columns(
@@ -21,9 +22,8 @@ def _columns(
     """The new columns; x, y, z are metres to the right, down and ahead of the camera."""
     if request.intrinsics is None:
         return {"depth": depth}
-    fx, fy, cx, cy = request.intrinsics
-    x, y = (points[:, 0] - cx) / fx * depth, (points[:, 1] - cy) / fy * depth
-    return {"depth": depth, "x": x.astype(np.float32), "y": y.astype(np.float32), "z": depth}
+    x, y, z = to_space(points, depth, Intrinsics(*request.intrinsics)).T
+    return {"depth": depth, "x": x, "y": y, "z": z}
 
 
 def block_of_image(request: Request, answer: Answer, several: bool) -> Block:

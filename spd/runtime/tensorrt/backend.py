@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spd.bundle import Bundle
 from spd.errors import CudaError
+from spd.runtime.arrays import GpuArray
 from spd.runtime.backend import Backend
 from spd.runtime.tensorrt.cuda import Gpu, current_target
 from spd.runtime.tensorrt.engine import Engine, Runtime
@@ -37,7 +38,16 @@ class SceneCache:
 class TensorRTBackend(Backend):
     """Both engines of one precision. Calls from several threads are safe; see `spd.runtime.tensorrt.lanes`."""
 
-    def __init__(self, bundle: Bundle, precision: str | None, notes: list[str], library: Library = TENSORRT) -> None:
+    takes_gpu_arrays = True
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: str | None,
+        notes: list[str],
+        library: Library = TENSORRT,
+        device: int = 0,
+    ) -> None:
         """Load the engines.
 
         Args:
@@ -45,6 +55,7 @@ class TensorRTBackend(Backend):
             precision: fp32, fp16, bf16 or int8-fp16; by default the first of `library.PREFERENCE` that has engines.
             notes: gets a line when something works, but not as it should.
             library: whose engines.
+            device: number of the GPU.
 
         Raises:
             BackendError: there are no engines, they are not for this machine, or TensorRT or a GPU is missing.
@@ -54,9 +65,9 @@ class TensorRTBackend(Backend):
         manifest = bundle.manifest
         self.precision = records["decoder"].precision
         self.height, self.width = manifest.height, manifest.width
-        here = current_target(library)
+        here = current_target(library, device)
         with ExitStack() as undo:
-            gpu = Gpu()
+            gpu = Gpu(device)
             undo.callback(gpu.close)
             runtime = Runtime(library)
             encoder, decoder = (Engine(runtime, bundle, records[graph], here) for graph in ("encoder", "decoder"))
@@ -70,7 +81,7 @@ class TensorRTBackend(Backend):
         if (line := warn_unproven(bundle, records.values(), library)) is not None:
             notes.append(line)
 
-    def encode(self, image: NDArray[np.uint8]) -> SceneCache:
+    def encode(self, image: NDArray[np.uint8] | GpuArray) -> SceneCache:
         """As in `Backend`.
 
         Raises:
@@ -111,6 +122,10 @@ class TensorRTBackend(Backend):
     def release(self, cache: SceneCache) -> None:
         """As in `Backend`."""
         cache.release()
+
+    def cuda_graphs(self) -> tuple[int, int]:
+        """As in `Backend`."""
+        return self._lanes.captured, self._lanes.not_captured
 
     def close(self) -> None:
         """As in `Backend`: frees what no scene is in; the rest goes with the last reference to the backend."""

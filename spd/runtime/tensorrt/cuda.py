@@ -18,11 +18,10 @@ from numpy.typing import DTypeLike, NDArray
 from spd.bundle.plans import Target
 from spd.errors import BackendError, CudaError, DeviceMemoryError, SPDError, one_line
 from spd.runtime import devices
+from spd.runtime.arrays import GpuArray
 from spd.runtime.packages import import_cuda
 from spd.runtime.tensorrt.library import TENSORRT, Library
 
-ORDINAL = 0
-"""The GPU that is used, as CUDA_VISIBLE_DEVICES numbers them."""
 AFTER_SYNC = "; if it goes on, start the process again"
 """What to do when work on the GPU failed: most such failures stay until the process ends."""
 
@@ -30,22 +29,22 @@ AFTER_SYNC = "; if it goes on, start the process again"
 class Gpu:
     """The GPU, with a memory pool and a count of what was taken from it."""
 
-    def __init__(self) -> None:
-        """Open the GPU.
+    def __init__(self, device: int = 0) -> None:
+        """Open the GPU of a number, as CUDA_VISIBLE_DEVICES numbers them.
 
         Raises:
-            BackendError: cuda-core is missing, or there is no GPU that it can use.
+            BackendError: cuda-core is missing, or there is no such GPU that it can use.
         """
+        self._number = device
         self._core = import_cuda("cuda.core")
         self._runtime = import_cuda("cuda.bindings.runtime")
         try:
-            self._core.Device(ORDINAL).set_current()
-            self._pool = self._core.DeviceMemoryResource(
-                self._core.Device(ORDINAL), self._core.DeviceMemoryResourceOptions()
-            )
+            self._core.Device(device).set_current()
+            options = self._core.DeviceMemoryResourceOptions()
+            self._pool = self._core.DeviceMemoryResource(self._core.Device(device), options)
             self._pinned = self._core.LegacyPinnedMemoryResource()
             # Memory is taken and given back in a stream of its own: in another, it could end up in a captured graph.
-            self._memory_stream = self._core.Device(ORDINAL).create_stream()
+            self._memory_stream = self._core.Device(device).create_stream()
         except Exception as error:  # cuda-core's errors share no public base class
             raise BackendError(f"no GPU can be used: {devices.cuda_missing() or one_line(error)}") from error
         self._live: dict[int, int] = {}
@@ -70,18 +69,18 @@ class Gpu:
         Raises:
             CudaError: it cannot be used any more.
         """
-        with _checked("set_current", f"GPU {ORDINAL}"):
-            self._core.Device(ORDINAL).set_current()
+        with _checked("set_current", f"GPU {self._number}"):
+            self._core.Device(self._number).set_current()
 
     def stream(self) -> Stream:
         """A new stream that does not wait for the default one."""
         with _checked("create_stream", "a lane"):
-            return Stream(self._core.Device(ORDINAL).create_stream())
+            return Stream(self._core.Device(self._number).create_stream(), self._core)
 
     def event(self) -> Event:
         """A new event; until it is recorded, nothing waits for it."""
         with _checked("create_event", "a lane or scene"):
-            return Event(self._core.Device(ORDINAL).create_event())
+            return Event(self._core.Device(self._number).create_event())
 
     def allocate(self, nbytes: int, what: str) -> DeviceBuffer:
         """Memory on the GPU, aligned to 256 bytes as TensorRT asks; `what` names it in messages.
@@ -145,8 +144,8 @@ class Gpu:
 class Stream:
     """Work in one stream runs in order; work in two may overlap."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, core: Any) -> None:
+        self._stream, self._core = stream, core
         self.handle = int(stream.handle)
         """What TensorRT takes."""
 
@@ -159,6 +158,20 @@ class Stream:
         assert source.nbytes == target.nbytes
         with _checked("copy_from", target.what):
             target.buffer.copy_from(source.buffer, stream=self._stream)
+
+    def copy_array(self, array: GpuArray, target: DeviceBuffer) -> None:
+        """Copy another library's array, after the work that is in its stream now and before what comes into that later.
+
+        Raises:
+            CudaError: a call is refused.
+        """
+        assert array.nbytes == target.nbytes
+        with _checked("copy_from", f"{target.what} from an array on the GPU"):
+            other = self._core.Stream.from_handle(array.stream)
+            self._stream.wait(other)
+            source = self._core.Buffer.from_handle(array.address, array.nbytes, owner=array.owner)
+            target.buffer.copy_from(source, stream=self._stream)
+            other.wait(self._stream)
 
     def record(self, event: Event) -> None:
         """Let an event stand for everything that is in this stream now.
@@ -286,15 +299,15 @@ class PinnedArray(DeviceBuffer):
         self.array: NDArray[Any] = raw.view(dtype).reshape(shape)
 
 
-def current_target(library: Library = TENSORRT) -> Target:
-    """The machine at hand, as plans of a library name it.
+def current_target(library: Library = TENSORRT, number: int = 0) -> Target:
+    """The machine at hand with the GPU of a number, as plans of a library name it.
 
     Raises:
         BackendError: the library or CUDA is missing, or there is no GPU.
     """
     trt, core, runtime = library.module(), import_cuda("cuda.core"), import_cuda("cuda.bindings.runtime")
     try:
-        device = core.Device(ORDINAL)
+        device = core.Device(number)
         device.set_current()
         major, minor = device.compute_capability
         name = str(device.name)

@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from spd.bundle.contract import TensorSpec
 from spd.errors import CudaError
+from spd.runtime.arrays import GpuArray
 from spd.runtime.backend import nbytes_of
 from spd.runtime.tensorrt.cuda import DeviceBuffer, Gpu, Graph, PinnedArray, Stream
 from spd.runtime.tensorrt.engine import Context, Engine
@@ -135,8 +136,10 @@ class Lane:
             self._undo.close()
             raise
 
-    def encode(self, image: NDArray[np.uint8], memory: SceneMemory) -> None:
+    def encode(self, image: NDArray[np.uint8] | GpuArray, memory: SceneMemory) -> None:
         """Begin to compute the cache of an image, uint8 [1, height, width, 3]; the host waits only for its staging.
+
+        One on a GPU is copied in the lane's stream. Work in its own stream is ordered before that, and after it.
 
         Raises:
             CudaError: a call failed, or earlier work in this lane.
@@ -145,9 +148,12 @@ class Lane:
         if self._unfinished:
             # The last image is on the GPU, so that the encodings before it are done.
             self._wait(self._uploaded.sync, pending=1)
-        self._image_host.array[...] = image
         self.holds = None
-        self._stream.copy(self._image_host, self._image)
+        if isinstance(image, GpuArray):
+            self._stream.copy_array(image, self._image)
+        else:
+            self._image_host.array[...] = image
+            self._stream.copy(self._image_host, self._image)
         self._stream.record(self._uploaded)
         self._unfinished.append(memory.encoding)
         self._encoder.run()

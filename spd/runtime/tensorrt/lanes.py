@@ -32,6 +32,8 @@ class Lanes:
         self._changed = threading.Condition()
         self._unmade = LANES - 1
         self._lanes = [Lane(gpu, engines, self._capture)]
+        self.captured = self.not_captured = 0
+        """CUDA graphs so far."""
         self._idle = list(self._lanes)
         """Least recently used first."""
 
@@ -80,8 +82,13 @@ class Lanes:
     def _capture(self, stream: Stream, work: Work, what: str) -> Graph | None:
         try:
             with self._scenes.capturing():
-                return stream.capture(work, what)
+                graph = stream.capture(work, what)
+            with self._changed:
+                self.captured += 1
+            return graph
         except (CudaError, TensorRTError) as error:
+            with self._changed:
+                self.not_captured += 1
             self._note(f"no CUDA graph of {what}, its kernels are enqueued one by one: {error}")
             return None
 

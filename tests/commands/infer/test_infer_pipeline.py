@@ -17,6 +17,7 @@ import pytest
 from spd.commands.infer import pipeline
 from spd.commands.infer.pipeline import encoded_ahead
 from spd.errors import BackendError, ImageError
+from spd.runtime import ahead as runtime_ahead
 
 COUNT = 6
 """Images of most tests."""
@@ -124,7 +125,7 @@ class Scene:
 
 
 def ahead() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("spd-ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("spd-ahead", "spd-read"))]
 
 
 def happens(event: threading.Event) -> None:
@@ -147,7 +148,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
             steps.stopping.set()
             super().shutdown(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Threads)
+    for module in (pipeline, runtime_ahead):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", Threads)
     yield steps
     assert not steps.open
     assert not ahead()
