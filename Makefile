@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEMO := demo
 
-.PHONY: demo test test-slow test-gpu triton-server bench-check check format clean
+.PHONY: demo page test test-slow test-gpu triton-server bench-check check format clean
 
 demo: $(READY)
 	mkdir -p $(DEMO)
@@ -15,6 +15,11 @@ demo: $(READY)
 	$(BIN)/spd-infer $(DEMO)/room.png --points grid:300 --engines engines/demo \
 	    --out $(DEMO)/depth.csv --picture $(DEMO)/depth.png
 	@echo "Look at $(DEMO)/depth.csv and $(DEMO)/depth.png"
+
+# The page of spd-serve as a static site: the network runs in the visitor's browser. Needs npm.
+page: $(READY)
+	$(BIN)/spd-export --ckpt spd/weights/atto_rooms.safetensors --out engines --name page --precision fp16 --force
+	$(BIN)/python -m tools.page engines/page --out site
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
@@ -49,7 +54,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-triton $(DEMO) engines/demo build/bench
+	rm -rf .venv .venv-triton $(DEMO) site engines/demo engines/page build/bench
 
 # Made again whenever what it installs has changed. About 5.5 GB: torch for Linux comes with CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt

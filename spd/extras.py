@@ -25,6 +25,7 @@ BROUGHT_BY: dict[str | None, tuple[str, ...]] = {
     "rtx": ("tensorrt_rtx", "cuda"),
     "openvino": ("openvino",),
     "bulk": ("pyarrow", "ray"),
+    "serve": ("starlette", "uvicorn", "prometheus_client", "python_multipart"),
     "profile": ("matplotlib", "onnx"),
     "tools": ("matplotlib", "openvino"),
 }

@@ -18,7 +18,7 @@ MAY_IMPORT_MORE = {"export/cli.py": {"engines"}}
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "tensorrt",
     "tensorrt_rtx", "transformers", "huggingface_hub", "lightning_fabric", "tensorboard", "h5py", "scipy",
-    "matplotlib", "openvino",
+    "matplotlib", "openvino", "starlette", "uvicorn", "prometheus_client", "python_multipart",
 )  # fmt: skip
 LIGHT = (
     "spd",
@@ -39,6 +39,7 @@ LIGHT = (
     "spd.training.settings",
     "spd.data.sources",
     "spd.baselines.depth_anything",
+    "spd.serve.cli",
 )
 
 

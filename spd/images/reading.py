@@ -66,7 +66,7 @@ def read_image(source: ImageSource, name: str | None = None) -> Image.Image:
             return _to_upright_rgb(source, what)
     if not isinstance(source, str | bytes) and hasattr(source, "__array__"):
         return array_to_image(source, what)
-    with _open_image(source, what) as image, _pillow_errors(what):
+    with open_image(source, what) as image, _pillow_errors(what):
         return _to_upright_rgb(image, what)
 
 
@@ -78,7 +78,7 @@ def check_image(source: str | os.PathLike[str] | bytes, name: str | None = None)
     """
     if not isinstance(source, bytes) and is_pipe(Path(source)):
         return
-    with _open_image(source, name or source_name(source), pixels=False):
+    with open_image(source, name or source_name(source), pixels=False):
         pass
 
 
@@ -109,14 +109,14 @@ class _IgnoredWarnings:
                 self._catch.__exit__(None, None, None)
 
 
-_IGNORED_WARNINGS = _IgnoredWarnings()
+IGNORED_WARNINGS = _IgnoredWarnings()
 
 
 @contextmanager
-def _open_image(source: object, what: str, *, pixels: bool = True) -> Iterator[Image.Image]:
+def open_image(source: object, what: str, *, pixels: bool = True) -> Iterator[Image.Image]:
     """An image whose header is read and whose kind and size are checked; its pixels are not decoded yet.
 
-    Without `pixels` they need not be there.
+    For `spd.images` only. Without `pixels` they need not be there.
     """
     with open_file(source, what) as file:
         head = file.read(kinds.HEAD)
@@ -166,7 +166,7 @@ def _pillow_errors(what: str, head: bytes = b"") -> Iterator[None]:
     `what` names the image in messages; `head` are the file's first bytes.
     """
     try:
-        with _IGNORED_WARNINGS:
+        with IGNORED_WARNINGS:
             yield
     except ImageError:
         raise

@@ -27,6 +27,7 @@ COMMANDS = {
     "spd-export": "export.cli",
     "spd-build": "engines.cli",
     "spd-calibrate": "calib.cli",
+    "spd-serve": "spd.serve.cli",
     "spd-profile": "engines.profile.cli",
     "spd-bulk": "spd.bulk.cli",
     "spd-triton": "engines.triton.cli",

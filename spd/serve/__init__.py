@@ -1,0 +1,1 @@
+"""`spd-serve`: the model over HTTP, and a page to click on."""
