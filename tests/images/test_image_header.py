@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from spd.errors import ImageError
 from spd.images import read_header
@@ -20,7 +20,7 @@ def photo(kind: str, focal: Any) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
 def test_focal_length(kind: str) -> None:
     header = read_header(photo(kind, 28), "the image")
     assert (header.width, header.height) == (300, 200)
@@ -31,6 +31,16 @@ def test_focal_length(kind: str) -> None:
 @pytest.mark.parametrize("focal", [0, "x"])
 def test_a_focal_length_that_says_nothing(focal: Any) -> None:
     assert read_header(photo("JPEG", focal), "the image").focal_px is None
+
+
+def test_pixels_of_a_png_are_not_decoded_for_its_exif(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photo("PNG", 28)  # Pillow writes EXIF after the pixels
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the pixels were decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", refuse)
+    assert read_header(data, "the image").focal_px is None
 
 
 def test_no_exif() -> None:
@@ -46,5 +56,5 @@ def test_pixels_are_not_looked_at() -> None:
 
 
 def test_no_image() -> None:
-    with pytest.raises(ImageError, match="^the upload is not an image but text"):
+    with pytest.raises(ImageError, match=r"^the upload is not an image but text"):
         read_header(b"hello", "the upload")
