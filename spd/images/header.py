@@ -22,7 +22,9 @@ class Header:
     height: int
     """Height as stored, pixels."""
     focal_px: float | None
-    """Focal length in pixels, from EXIF's equivalent for 35 mm film; None where the file does not say."""
+    """Focal length in pixels, from EXIF's equivalent for 35 mm film; None where the file does not say.
+
+    A PNG may say it after its pixels, which are not read."""
 
 
 def read_header(data: bytes, name: str) -> Header:
@@ -40,6 +42,8 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def _focal_px(image: Image.Image) -> float | None:
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the pixels and look after them
+        return None
     try:
         millimetres = float(image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm])
     except Exception:  # a tag may be missing, of any type, and cut anywhere

@@ -72,6 +72,9 @@ def _limit(option: str, field: str, text: str) -> Callable[[Decorated], Decorate
 @click.option(
     "--precision", type=click.Choice(RUN_PRECISIONS), help="Precision of the graphs.  [default: the backend's]"
 )
+@click.option(
+    "--device", type=click.IntRange(0), metavar="N", help="The GPU, as CUDA numbers them.  [default: the first, if any]"
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of one call.  [default: all cores]")
 @click.option(
     "--cache-budget",

@@ -64,7 +64,7 @@ class Scenes:
         self._entries[name] = Entry(scene, focal_px)
         if self._settings.on_evicted == "410":
             for evicted in [key for key, entry in self._entries.items() if entry.scene.nbytes == 0]:
-                self._end(evicted, "budget", "it had to make room for newer ones; send its image again")
+                self._end(evicted, "evicted", "it had to make room for newer ones; send its image again")
         return name
 
     def get(self, name: str) -> Entry:
@@ -112,7 +112,7 @@ class Scenes:
 
     def _end(self, name: str, reason: str, line: str) -> None:
         self._entries.pop(name).scene.close()
-        self._metrics.evictions.labels(reason).inc()
+        self._metrics.closed.labels(reason).inc()
         self._gone[name] = line
         if len(self._gone) > FORGOTTEN:
             del self._gone[next(iter(self._gone))]

@@ -50,6 +50,7 @@ def serve(
     precision: str | None = None,
     threads: int | None = None,
     cache_budget: int | str | None = None,
+    device: int | None = None,
 ) -> None:
     """Serve until a signal comes.
 
@@ -60,13 +61,16 @@ def serve(
         precision: as in `spd.load`.
         threads: as in `spd.load`.
         cache_budget: as in `spd.load`, but by default 1 GiB for a bundle.
+        device: as in `spd.load`.
 
     Raises:
         SPDError: the address is taken, or the model cannot be loaded.
     """
     if cache_budget is None and not checkpoint_suffix(engines):
         cache_budget = DEFAULT_BUDGET
-    loading = partial(load, engines, backend, precision=precision, threads=threads, cache_budget=cache_budget)
+    loading = partial(
+        load, engines, backend, precision=precision, threads=threads, cache_budget=cache_budget, device=device
+    )
     service = Service(settings, loading)
     listener = _listener(settings.host, settings.port)
     if settings.host not in LOOPBACK:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 from starlette.exceptions import HTTPException
 
 from spd.bundle import Manifest
@@ -95,13 +94,13 @@ class Service:
             self.on_failure()
             return
         self._model = model
+        self.metrics.count_model(model)
         self.on_loaded(model)
 
     def _loaded(self) -> Model:
-        """The model after its first image and point, which take longer than the next ones."""
+        """The model after its first calls, which take longer than the next ones."""
         model = self._load()
-        with model.encode(np.zeros((*model.size, 3), dtype=np.uint8)) as scene:
-            scene.depth([[0.5, 0.5]])
+        model.warm_up()
         return model
 
     async def _close_idle(self) -> None:

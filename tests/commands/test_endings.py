@@ -116,6 +116,7 @@ importlib.import_module({module!r}).main(prog_name="spd")
 HEAVY = (
     *("torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "safetensors", "tensorrt", "cuda"),
     *("transformers", "lightning_fabric", "tensorboard", "h5py", "scipy"),
+    *("starlette", "uvicorn", "prometheus_client", "python_multipart"),
 )
 NEEDS: dict[str, tuple[str, str, str]] = {
     "spd-export": ("--seed-checkpoint atto --out new", "", "export"),
@@ -126,6 +127,7 @@ NEEDS: dict[str, tuple[str, str, str]] = {
     "spd-train": ("--out new", "", "train"),
     "spd-eval": ("model.pt --data rooms --images 1", "", "export"),
     "spd-infer": ("photos/a.png --points grid:2 --engines model.pt", "", "export"),
+    "spd-serve": ("engines", "", "serve"),
 }
 
 

@@ -15,7 +15,7 @@ from serve_support import client_of, png, wait_until
 from starlette.testclient import TestClient
 
 from spd.errors import BackendError, DeviceMemoryError
-from spd.runtime import Model
+from spd.runtime import Model, Stats
 from spd.runtime.backend import cache_nbytes
 from spd.serve.app import make_app
 from spd.serve.service import Service
@@ -44,7 +44,7 @@ def test_a_scene_that_nobody_asks_is_closed(load: Load, room: NDArray[np.uint8])
         gone = client.post(f"/scenes/{idle}/depth", json={"points": [[1, 1]]})
         assert gone.status_code == 410
         assert gone.json()["error"] == "the scene is gone: it was not asked for 0.6 seconds; send its image again"
-        assert 'spd_evictions_total{reason="idle"} 1.0' in client.get("/metrics").text
+        assert 'spd_scenes_closed_total{reason="idle"} 1.0' in client.get("/metrics").text
         assert "spd_scenes 1.0" in client.get("/metrics").text
 
 
@@ -63,6 +63,8 @@ def test_scenes_beyond_the_cache_budget(load: Load, model: Model, room: NDArray[
             assert client.get(f"/scenes/{second}").status_code == 410
         else:
             assert [answer.json()["depth"] for answer in answers.values()] == [[expected]] * 3
+            assert "spd_scenes 3.0" in client.get("/metrics").text
+            assert "spd_evictions_total 2.0" in client.get("/metrics").text
 
 
 def test_until_the_model_is_loaded(load: Load, room: NDArray[np.uint8]) -> None:
@@ -118,33 +120,23 @@ def test_all_is_given_back_in_the_end(load: Load, room: NDArray[np.uint8]) -> No
 
 
 class Failing:
-    """A model whose encoder works once, at its start."""
+    """A model whose encoder fails."""
 
     size, manifest, backend, precision = (32, 32), None, "torch", "fp32"
 
     def __init__(self, error: Exception) -> None:
-        self._errors: list[Exception | None] = [None, error]
+        self.error = error
 
-    def encode(self, _: Any) -> Any:
-        error = self._errors.pop(0)
-        if error is not None:
-            raise error
-        return FakeScene()
-
-    def close(self) -> None:
+    def warm_up(self) -> None:
         pass
 
+    def encode(self, _: Any) -> Any:
+        raise self.error
 
-class FakeScene:
-    width = height = 32
+    def stats(self) -> Stats:
+        return Stats(0, 0, 0, None, 0, 0)
 
-    def depth(self, points: Any) -> NDArray[np.float32]:
-        return np.zeros(len(points), np.float32)
-
-    def __enter__(self) -> FakeScene:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -188,7 +180,7 @@ def test_other_sites_only_if_asked(load: Load, room: NDArray[np.uint8]) -> None:
         assert "Access-Control-Allow-Origin" not in other.headers
 
 
-def test_metrics(load: Load, room: NDArray[np.uint8]) -> None:
+def test_metrics(load: Load, model: Model, room: NDArray[np.uint8]) -> None:
     with client_of(load) as client:
         name = send(client, room)
         for _ in range(3):
@@ -208,5 +200,9 @@ def test_metrics(load: Load, room: NDArray[np.uint8]) -> None:
     assert samples["spd_requests_total", ("POST", "/scenes/{id}/depth", "422")] == 1
     assert samples["spd_requests_total", ("other", "/scenes", "405")] == 1
     assert samples["spd_scenes", ()] == 1
+    assert samples["spd_caches", ()] == 1
+    assert samples["spd_cache_bytes", ()] == budget_for(model, 1)
+    assert samples["spd_encodings_total", ()] == 1 + 3, "the server's first ones are counted by the model"
+    assert samples["spd_evictions_total", ()] == 0
     for name in ("spd_requests_held", "spd_work_waiting", "spd_work_running"):
         assert samples[name, ()] == 0
