@@ -130,7 +130,7 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
                     graphs = build_graphs(model, precision, asked)
             else:
                 assert calibration is not None
-                base = _unquantised_files(model, precision, asked, written, Path(scratch), phases)
+                base = _unquantised_files(model, precision, asked, Path(scratch), phases)
                 with phases(f"quantising {precision}") as tick:
                     graphs = quantise(base, precision, calibration, float_modules(model.config, asked.policy), tick)
             if precision != "int8":  # which TensorRT does not take
@@ -165,18 +165,9 @@ def export_bundle(source: Source, out: Path, options: Options, phases: Phases) -
     return Exported(target, manifest, tuple(results), () if calibration is None else calibration.skipped)
 
 
-def _unquantised_files(
-    model: SPD,
-    precision: str,
-    asked: GraphOptions,
-    written: dict[str, GraphFiles],
-    scratch: Path,
-    phases: Phases,
-) -> GraphFiles:
-    """The graphs that those of an 8-bit precision are made from; float16's, unlike fp16's, have constant weights."""
+def _unquantised_files(model: SPD, precision: str, asked: GraphOptions, scratch: Path, phases: Phases) -> GraphFiles:
+    """The graphs that those of an 8-bit precision are made from: unlike the bundle's, all with constant weights."""
     base = QUANTISED[precision]
-    if precision == "int8":
-        return written[base]
     files = GraphFiles.within(scratch, base)
     if not files.encoder.exists():
         with phases(f"tracing {base} to quantise"):

@@ -110,8 +110,8 @@ def compute_in(
     Both are the same deployment form in different dtypes; `other` gives its submodules away.
     """
 
-    def enter(_module: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(x.to(inside) if x.is_floating_point() else x for x in inputs)
+    def enter(_module: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(x.to(inside) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
 
     def leave(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return output.to(outside)

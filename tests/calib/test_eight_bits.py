@@ -23,8 +23,9 @@ from calib.eight_bits import ROUNDING, EightBits
 from calib.lowering import Lowering
 from calib.samples import Sample, gate_samples
 from export.calibration import CalibrationSet, calibration_set
-from export.graphs import GraphPair, deployed
+from export.graphs import GraphPair, build_graphs, deployed
 from export.policy import Policy, read_policy
+from export.publish import write_graphs
 from export.quantise import float_modules, quantise
 from export.runners import GraphFiles
 from spd.bundle import GRAPHS, open_bundle
@@ -150,11 +151,26 @@ def test_a_product_called_twice_has_two_ranges(rooms: CalibrationSet) -> None:
 
 
 @pytest.fixture(scope="module")
-def graphs(precision: str, rooms: CalibrationSet, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the graphs of the precision; those of int8-fp16 on top of fp16's."""
+def traced() -> GraphPair:
+    """The float32 graphs that those of int8 are made from."""
+    return build_graphs(MODEL, "int8", OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def graphs(
+    precision: str,
+    rooms: CalibrationSet,
+    exported: Path,
+    traced: GraphPair,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with the graphs of the precision; those of TensorRT on top of fp16's."""
     folder = tmp_path_factory.mktemp("graphs")
     base = QUANTISED[precision]
-    files = GraphFiles(base, *(exported / f"{graph}.{base}.onnx" for graph in GRAPHS))
+    if precision == "int8":
+        files = write_graphs(folder, base, traced)
+    else:
+        files = GraphFiles(base, *(exported / f"{graph}.{base}.onnx" for graph in GRAPHS))
     pair = quantise(files, precision, rooms, float_modules(ATTO, Policy()), silent)
     for graph, model in zip(GRAPHS, (pair.encoder, pair.decoder), strict=True):
         ir.save(model, folder / f"{graph}.onnx")
@@ -203,7 +219,11 @@ def test_weights_are_rounded_for_each_channel(precision: str) -> None:
     weight[:, 3] = 0
     weight = weight if precision == "int8" else weight.half()
     rounded = ROUNDING[precision].weight(weight).double().numpy()
-    step = np.maximum(np.abs(weight.double().numpy()).max(axis=0) / 127, 0 if precision == "int8" else 2.0**-14)
+    sizes = np.abs(weight.double().numpy())
+    if precision == "fp8":  # 4 significant bits, and 2**-9 of the scale for the least
+        step = np.maximum(sizes / 16, np.maximum(sizes.max(axis=0) / 448, 2.0**-14) / 1024)
+    else:
+        step = np.maximum(sizes.max(axis=0) / 127, 0 if precision == "int8" else 2.0**-14)
     assert (np.abs(rounded - weight.double().numpy()) <= 1.02 * step).all()
     assert (rounded[:, 3] == 0).all()
     assert all(len(np.unique(column)) <= 255 for column in rounded.T)
@@ -274,12 +294,11 @@ def test_the_command_finds_the_product(policy: tuple[Path, str]) -> None:
 
 
 def test_the_export_leaves_it_in_float32(
-    policy: tuple[Path, str], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: tuple[Path, str], traced: GraphPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.calibration.MAX_IMAGES", 2)
-    traced = GraphPair(*(ir.load(exported / f"{graph}.fp32.onnx") for graph in GRAPHS))
     monkeypatch.setattr(export.pipeline, "build_graphs", lambda *_: traced)
-    size = ("--seed-checkpoint", "atto", "--size", f"{SIZE[0]}x{SIZE[1]}", "--max-points", "512", "--with-routes")
+    size = ("--seed-checkpoint", "atto", "--size", f"{SIZE[0]}x{SIZE[1]}")
     options = ("--precision", "fp32", "--precision", "int8", "--no-verify", "--build", "no")
     result = run(export.cli.main, *size, *options, "--policy", policy[0], "--out", tmp_path)
     assert result.exit_code == 0, result.output
