@@ -223,7 +223,7 @@ def _why_no_engines(build: str, precisions: tuple[str, ...]) -> str | None:
     from spd.runtime.available import unavailable
 
     reason = unavailable("tensorrt")
-    if reason is None:
+    if reason is None and "fp8" in precisions:
         try:
             check_fp8(precisions, (current_target().compute_capability,), "take int8-fp16")
         except BackendError as error:

@@ -297,7 +297,8 @@ def test_the_export_leaves_it_in_float32(
     policy: tuple[Path, str], traced: GraphPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.calibration.MAX_IMAGES", 2)
-    monkeypatch.setattr(export.pipeline, "build_graphs", lambda *_: traced)
+    asked: list[str] = []
+    monkeypatch.setattr(export.pipeline, "build_graphs", lambda _, precision, __: asked.append(precision) or traced)
     size = ("--seed-checkpoint", "atto", "--size", f"{SIZE[0]}x{SIZE[1]}")
     options = ("--precision", "fp32", "--precision", "int8", "--no-verify", "--build", "no")
     result = run(export.cli.main, *size, *options, "--policy", policy[0], "--out", tmp_path)
@@ -309,6 +310,7 @@ def test_the_export_leaves_it_in_float32(
     products = {node.name: node.input[1] in weights for node in model.graph.node if node.op_type == "MatMul"}
     kept = {name for name, is_float in products.items() if is_float}
     assert kept == {"stages/1/blocks/0/fc2/MatMul"}
+    assert asked == ["fp32", "int8"], "float32 graphs as they are published compute weights, which stay float32"
 
 
 def test_overflow_below_8_bits_is_kept_in_float32(rooms: CalibrationSet, samples: list[Sample]) -> None:

@@ -84,12 +84,15 @@ def test_backends_without_8_bits_say_so(quantised: Path, exported: Path) -> None
         BackendError, match=r"onnxruntime-cuda cannot run int8: int8 graphs are for CPUs; .* fp32: take"
     ):
         spd.load(quantised, "onnxruntime-cuda", precision="int8")
-    with pytest.raises(BackendError, match=r"onnxruntime-cuda cannot run fp8: .*take fp16"):
-        spd.load(quantised, "onnxruntime-cuda", precision="fp8")
-    with pytest.raises(BackendError, match=r"openvino cannot run fp8: .*int8"):
-        spd.load(quantised, "openvino", precision="fp8")
+    for backend, there in (("onnxruntime-cuda", "fp32"), ("openvino", "fp32, bf16, int8, int8-bf16")):
+        with pytest.raises(
+            BackendError, match=rf"{backend} cannot run fp8: fp8 graphs are for TensorRT; .* {there}: take"
+        ):
+            spd.load(quantised, backend, precision="fp8")
     for backend in ("tensorrt", "tensorrt-rtx"):
-        with pytest.raises(BackendError, match=rf"^{backend} cannot run int8: .*take int8-fp16$"):
+        with pytest.raises(
+            BackendError, match=rf"^{backend} cannot run int8: int8 graphs are for CPUs; .* int8-fp16, fp8"
+        ):
             spd.load(quantised, backend, precision="int8")
     with pytest.raises(BundleError, match=r"has no int8 graphs.*export with --precision int8"):
         spd.load(exported, "onnxruntime-cpu", precision="int8")

@@ -128,7 +128,7 @@ BUNDLE_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"backend": "openvino", "precision": "int8-fp16"},
         "openvino cannot run int8-fp16: int8-fp16 graphs are for TensorRT; .* it runs fp32, bf16: take one of those$",
     ),
-    "precision": ({"precision": "fp8"}, "there is no precision 'fp8'; choose one of: fp32, fp16, bf16"),
+    "precision": ({"precision": "fp4"}, "there is no precision 'fp4'; choose one of: fp32, fp16, bf16"),
     "weights": ({"weights": "raw"}, "is not a checkpoint; only a checkpoint has raw weights to choose"),
     "threads": ({"threads": 0}, "threads is 0, expected at least 1"),
 }

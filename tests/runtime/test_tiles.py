@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import spd
 from spd.bundle import Bundle, open_bundle
+from spd.bundle.reference import read_reference
 from spd.errors import BackendError
 from spd.runtime.onnx_runtime import OnnxRuntimeBackend
 from spd.runtime.openvino_backend import OpenVinoBackend
@@ -38,20 +39,22 @@ def on_openvino(bundle: Bundle, threads: int) -> TiledBackend:
 
 @pytest.fixture(scope="module", params=[on_onnxruntime, on_openvino])
 def tiled(request: pytest.FixtureRequest, exported: Path) -> Tiled:
-    """A backend of three threads, a cache, points, and what one thread answers to all of them in one call."""
+    """A backend of three threads, a cache, points, and what one thread answers to all of them in one call.
+
+    The points are those of the gate whose routes do not depend on rounding.
+    """
     bundle = open_bundle(exported)
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, bundle.manifest.height, bundle.manifest.width, 3), dtype=np.uint8)
-    points = (rng.random((1, 700, 2)) * (bundle.manifest.width, bundle.manifest.height)).astype(np.float32)
+    reference = read_reference(bundle)
+    image, points = reference.images[:1], reference.points[:1, ~reference.undecided[0]]
     alone = on_onnxruntime(bundle, threads=1)
     expected = alone.decode(alone.encode(image), points)
-    assert len(np.unique(expected)) > 600, "points answer alike, so their order would not show"
+    assert len(np.unique(expected)) > 450, "points answer alike, so their order would not show"
     backend = request.param(bundle, threads=3)
     return backend, backend.encode(image), points, expected
 
 
 @settings(deadline=None, max_examples=25)
-@given(first=st.integers(0, 200), count=st.integers(1, 500))
+@given(first=st.integers(0, 200), count=st.integers(1, 300))
 def test_tiles_answer_what_one_call_answers(tiled: Tiled, first: int, count: int) -> None:
     backend, cache, points, expected = tiled
     got = backend.decode(cache, points[:, first : first + count])
