@@ -81,7 +81,7 @@ def test_it_counts_and_measures_a_preset(cache: Path, exported: Path, tmp_path: 
     header, _, row = done.stdout.splitlines()[:3]
     assert "T(256) ms" in header
     assert "kernels" not in header
-    assert row.startswith("| atto | 6.1 | 0.469 | 1.49 | ")
+    assert row.startswith("| atto | 6.1 | 0.470 | 1.49 | ")
     assert row.endswith(" | 1.1 / 0.6 |")
     assert "loading atto/fp32 at 160x192" in done.stderr
     assert "exporting" not in done.stderr
