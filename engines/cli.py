@@ -11,9 +11,9 @@ import click
 from engines.inspection import DEMANDS
 from spd.bundle.contract import PRECISIONS
 from spd.bundle.plans import FLAVOURS, HARDWARE_LEVELS
-from spd.commands.cli import Command, given_options
+from spd.commands.cli import Command, Memory, given_options
 from spd.commands.places import check_folder
-from spd.errors import BackendError, InputError
+from spd.errors import BackendError
 from spd.version import __version__
 
 if TYPE_CHECKING:
@@ -40,24 +40,6 @@ its depths pass the gate of the export. Without a GPU it is compiled and not run
 
 ONLY_TENSORRT = ("timing_cache", "hardware_compatibility")
 """Options that mean nothing to TensorRT for RTX."""
-
-
-class Memory(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
-    """Bytes, such as 512MiB; at least one KiB, as a number without its unit is rarely meant to be bytes."""
-
-    name = "SIZE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read "4GiB" as 4294967296."""
-        from spd.runtime.residency import parse_bytes  # numpy
-
-        try:
-            size = parse_bytes(str(value))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        if size < 1024:
-            self.fail(f"{value!r} are {size} bytes, which is too little; give a unit, such as 4GiB", param, ctx)
-        return size
 
 
 class Edges(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on

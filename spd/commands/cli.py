@@ -26,7 +26,7 @@ import click
 from click.core import ParameterSource
 
 from spd.config import PRESETS, check_size
-from spd.errors import SPDError, one_line
+from spd.errors import InputError, SPDError, one_line
 from spd.extras import how_to_install
 from spd.files import CHECKPOINT_WEIGHTS
 
@@ -126,6 +126,24 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic 
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return height, width
+
+
+class Memory(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
+    """Bytes, such as 512MiB; at least one KiB, as a number without its unit is rarely meant to be bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read "4GiB" as 4294967296."""
+        from spd.runtime.residency import parse_bytes  # numpy
+
+        try:
+            size = parse_bytes(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if size < 1024:
+            self.fail(f"{value!r} are {size} bytes, which is too little; give a unit, such as 4GiB", param, ctx)
+        return size
 
 
 checkpoint_weights = click.option(

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from spd.bundle.contract import BACKENDS, RUN_PRECISIONS
-from spd.commands.cli import Command
-from spd.errors import InputError
+from spd.commands.cli import Command, Memory
 from spd.serve.settings import MIB, Settings
 from spd.version import __version__
 
@@ -27,24 +26,6 @@ Examples:
   curl http://127.0.0.1:8000/scenes/ID/depth -H 'Content-Type: application/json' -d '{"points": [[320.5, 240.5]]}'
   curl 'http://127.0.0.1:8000/scenes/ID/grid?width=64'
 """
-
-
-class Bytes(click.ParamType):  # type: ignore[type-arg, unused-ignore] # generic from click 8.3 on
-    """A size such as 2GiB."""
-
-    name = "SIZE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read "2GiB" as a number of bytes, at least 1."""
-        from spd.runtime.residency import parse_bytes  # numpy
-
-        try:
-            size = parse_bytes(str(value))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        if size < 1:
-            self.fail(f"{value!r} is no size; expected at least 1 byte", param, ctx)
-        return size
 
 
 def _limit(option: str, field: str, text: str) -> Callable[[Decorated], Decorated]:
@@ -78,7 +59,7 @@ def _limit(option: str, field: str, text: str) -> Callable[[Decorated], Decorate
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of one call.  [default: all cores]")
 @click.option(
     "--cache-budget",
-    type=Bytes(),
+    type=Memory(),
     help="What the caches of all scenes may take on the device, such as 2GiB; the least recently asked make room.  "
     "[default: 1GiB]",
 )
@@ -101,7 +82,7 @@ def _limit(option: str, field: str, text: str) -> Callable[[Decorated], Decorate
 @_limit("--max-scenes", "max_scenes", "Most scenes; another image is refused with 429.")
 @click.option(
     "--max-upload",
-    type=Bytes(),
+    type=Memory(),
     default=f"{Settings.max_upload // MIB}MiB",
     show_default=True,
     help="Largest image file.",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tensorrt_support import add_engines, nothing_left
 
 import spd
-from engines.cli import Memory
 from spd.bundle import open_bundle
+from spd.commands.cli import Memory
 from spd.errors import InputError, SPDError
 from spd.runtime import Model
 from spd.runtime.backend import Backend, cache_nbytes

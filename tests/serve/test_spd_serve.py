@@ -146,7 +146,7 @@ def test_nothing_is_said_of_requests_otherwise(http: httpx.Client, exported: Pat
     ("arguments", "words"),
     [
         ("--cache-budget lots", "'lots' is not a size"),
-        ("--max-upload 0", "at least 1 byte"),
+        ("--max-upload 0", "too little"),
         ("--idle 0", "is not in the range"),
         ("--workers 0", "is not in the range"),
         ("--port 70000", "is not in the range"),
