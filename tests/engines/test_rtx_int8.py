@@ -34,8 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("int8")
     graphs = build_graphs(seeded(ATTO), "int8-fp16", GraphOptions(HEIGHT, WIDTH, Limits(512, 2), LEAST_OPSETS["fp8"]))
     base = write_graphs(folder, "fp16", graphs)
-    rooms = calibration_set(None, HEIGHT, WIDTH, 64, lambda _: None)
-    few = type(rooms)(rooms.images[:2], rooms.points[:2], rooms.source)
+    few = calibration_set(None, HEIGHT, WIDTH, 64, lambda _: None, most=2)
     for precision in QUANTISED:
         pair = quantise(base, precision, few, float_modules(ATTO, Policy()), lambda _: None)
         if precision != "int8":
