@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd.bulk.places import Place
@@ -16,6 +16,7 @@ from spd.errors import InputError
 JOB = Job("f00d", "grid:256")
 
 
+@settings(deadline=None)  # it writes files
 @given(runs=st.lists(st.tuples(st.lists(st.integers(0, 40)), st.integers(1, 7)), min_size=1, max_size=4))
 def test_every_photo_is_in_one_part_and_stays_there(runs: list[tuple[list[int], int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
