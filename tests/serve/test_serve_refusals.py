@@ -164,7 +164,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(points=st.lists(VALUES, max_size=4))
 def test_whatever_the_points_are(client: TestClient, name: str, points: list[object]) -> None:
     """The hook of the client sees to it that every answer is a documented one."""
@@ -172,7 +172,7 @@ def test_whatever_the_points_are(client: TestClient, name: str, points: list[obj
     assert response.status_code in (200, 422)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(body=st.binary(max_size=200))
 def test_whatever_the_file_is(client: TestClient, body: bytes) -> None:
     assert client.post("/scenes", content=body).status_code == 422
