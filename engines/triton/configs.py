@@ -19,6 +19,11 @@ TYPES = {
 }
 """Triton's word for a dtype of the contract."""
 
+_IMAGE = """\
+  { name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] optional: true },
+  { name: "FILE" data_type: TYPE_UINT8 dims: [ -1 ] optional: true },"""
+_DEPTH = """output [ { name: "DEPTH" data_type: TYPE_FP32 dims: [ -1 ] } ]"""
+
 
 @dataclass(frozen=True)
 class SceneOptions:
@@ -52,11 +57,10 @@ name: {_text(name)}
 backend: "python"
 max_batch_size: 0
 input [
-  {{ name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] optional: true }},
-  {{ name: "FILE" data_type: TYPE_UINT8 dims: [ -1 ] optional: true }},
+{_IMAGE}
   {{ name: "POINTS" data_type: TYPE_FP32 dims: [ -1, 2 ] optional: true }}
 ]
-output [ {{ name: "DEPTH" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+{_DEPTH}
 sequence_batching {{
   max_sequence_idle_microseconds: {options.idle_seconds * 1_000_000}
   oldest {{ max_candidate_sequences: {options.max_scenes} }}
@@ -78,11 +82,10 @@ name: {_text(name)}
 backend: "python"
 max_batch_size: 0
 input [
-  {{ name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] optional: true }},
-  {{ name: "FILE" data_type: TYPE_UINT8 dims: [ -1 ] optional: true }},
+{_IMAGE}
   {{ name: "POINTS" data_type: TYPE_FP32 dims: [ -1, 2 ] }}
 ]
-output [ {{ name: "DEPTH" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+{_DEPTH}
 # Each instance waits for one answer.
 instance_group [ {{ count: 4 kind: KIND_CPU }} ]
 {_parameters({"FORCE_CPU_ONLY_INPUT_TENSORS": "no", "scenes": scenes})}"""

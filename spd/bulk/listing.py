@@ -47,7 +47,7 @@ def _photos(argument: str) -> list[str]:
     if set(argument) & WILD and not (place.is_local and place.exists):
         return [found.name for found in place.matching() if _is_photo(found)]
     if place.is_folder:
-        return [found.name for found, _ in place.files(recursive=True) if _is_photo(found)]
+        return [found.name for found in place.files(recursive=True) if _is_photo(found)]
     if not place.exists:
         raise InputError(f"{argument} does not exist; give a photo, a folder, a .txt list or FILE.parquet:COLUMN")
     return [argument]

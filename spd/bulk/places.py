@@ -88,8 +88,8 @@ class Place:
         system, path = self.opened()
         system.create_dir(path, recursive=True)
 
-    def files(self, *, recursive: bool = False) -> Iterator[tuple[Place, int]]:
-        """The files of the folder and their bytes, sorted by name; none if it is not there. Hidden ones are left out.
+    def files(self, *, recursive: bool = False) -> Iterator[Place]:
+        """The files of the folder, sorted by name; none if it is not there. Hidden ones are left out.
 
         Raises:
             InputError: it cannot be read.
@@ -102,7 +102,7 @@ class Place:
         for info in sorted(found, key=lambda info: str(info.path)):
             inside = os.path.relpath(info.path, root)
             if info.type == fs.FileType.File and not any(part.startswith(".") for part in inside.split(os.sep)):
-                yield self / (inside if self.is_local else quote(inside)), info.size
+                yield self / (inside if self.is_local else quote(inside))
 
     def _inside(self, file: Place) -> str:
         """The path of one of its files from here on."""
@@ -133,7 +133,7 @@ class Place:
         root = Place("/".join(parts[:first]) or ("/" if first else "."))
         pattern = "/".join(parts[first:])
         files = root.files(recursive="/" in pattern or "**" in pattern)
-        return [file for file, _ in files if _matches(root._inside(file).split("/"), pattern.split("/"))]
+        return [file for file in files if _matches(root._inside(file).split("/"), pattern.split("/"))]
 
 
 def _matches(names: list[str], patterns: list[str]) -> bool:

@@ -73,7 +73,7 @@ def make_plan(out: Place, job: Job, photos: Sequence[str], size: int) -> list[Pa
 def _read_plan(out: Place, job: Job) -> list[Part]:
     place = out / PLAN
     if not place.exists:
-        found = next((file for file, _ in out.files()), None)
+        found = next(out.files(), None)
         if found is not None:
             raise InputError(f"{out.name} holds other files ({found.name}); give a new or empty folder")
         return []
@@ -91,5 +91,5 @@ def _read_plan(out: Place, job: Job) -> list[Part]:
 
 def parts_to_do(out: Place, parts: Sequence[Part]) -> list[Part]:
     """Those whose file is not there."""
-    done = {file.name.rpartition("/")[2] for file, _ in out.files()}
+    done = {file.name.rpartition("/")[2] for file in out.files()}
     return [part for part in parts if part.file not in done]
